@@ -1,0 +1,93 @@
+package delta
+
+import (
+	"time"
+
+	"github.com/deltadesk/deltadesk/shared/desk"
+	"github.com/deltadesk/deltadesk/shared/mapping"
+)
+
+// Migration is the checked content of one migration file, as far as it decides what the engine does.
+type Migration struct {
+	ID string // lower-case letters, digits and hyphens, at most 40
+	// Hash of the file (hex SHA-256), pinned by every run.
+	Hash    string
+	Scopes  map[string]desk.Scope
+	Windows map[string]Window
+	Rules   mapping.Rules
+	Policies
+}
+
+// Window is a named recurring delta over one scope.
+type Window struct {
+	Scope string
+	Mode  Mode
+}
+
+// Mode says which of the planned changes a run carries out. What it leaves out is excluded and stays due for a mode that
+// covers it.
+type Mode string
+
+// The modes.
+const (
+	CreateOnly   Mode = "create"
+	UpdateOnly   Mode = "update"
+	CreateUpdate Mode = "create+update"
+)
+
+// Conflict says what happens to a field that both sides changed, differently.
+type Conflict string
+
+// The conflict policies.
+const (
+	Hold       Conflict = "hold"
+	SourceWins Conflict = "source-wins"
+	TargetWins Conflict = "target-wins"
+)
+
+// OnEvent says what a deletion, merge or spam verdict in the source does to the target.
+type OnEvent string
+
+// The event policies. Mirror does the same in the target (delete, merge); without it nothing is ever deleted there.
+const (
+	Ignore OnEvent = "ignore"
+	Tag    OnEvent = "tag"
+	Close  OnEvent = "close"
+	Mirror OnEvent = "mirror"
+)
+
+// OnGone says what happens when a migrated ticket is no longer in the target.
+type OnGone string
+
+// The policies for tickets that the target's people deleted.
+const (
+	HoldGone     OnGone = "hold"
+	RecreateGone OnGone = "recreate"
+	IgnoreGone   OnGone = "ignore"
+)
+
+// Policies of a migration. The zero value is not valid; DefaultPolicies is.
+type Policies struct {
+	Conflict      Conflict
+	ConflictField map[desk.Field]Conflict
+	OnDeleted     OnEvent
+	OnMerged      OnEvent
+	OnSpam        OnEvent
+	OnTargetGone  OnGone
+	// EventTag is the tag of policy Tag; ClosedStatus the target's status of policy Close.
+	EventTag, ClosedStatus string
+	// Deadline is how long after the baseline's end, or after a chain's last success, a delta may begin.
+	Deadline time.Duration
+	// A run stops when more than ThresholdShare of its planned records have failed, and at least ThresholdCount.
+	ThresholdShare float64
+	ThresholdCount int
+}
+
+// DefaultPolicies are what a file that says nothing gets.
+func DefaultPolicies() Policies {
+	return Policies{
+		Conflict: Hold, OnDeleted: Ignore, OnMerged: Mirror, OnSpam: Ignore, OnTargetGone: HoldGone,
+		EventTag: "deleted-in-source", ClosedStatus: "resolved",
+		Deadline: 10 * 24 * time.Hour, ThresholdShare: 0.005, ThresholdCount: 25,
+	}
+}

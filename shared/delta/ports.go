@@ -1,0 +1,84 @@
+package delta
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+)
+
+// What a store answers when a condition does not hold.
+var (
+	// ErrNoRow: there is no row under that key.
+	ErrNoRow = errors.New("no such row")
+	// ErrStale: the row was changed (or made, or deleted) by somebody else since it was read; nothing was written.
+	ErrStale = errors.New("row changed meanwhile")
+	// ErrNoObject: there is no object under that key.
+	ErrNoObject = errors.New("no such object")
+	// ErrExists: an object's key is written once.
+	ErrExists = errors.New("object exists")
+)
+
+// Key of a row. Rows of one Part are kept in the byte order of Sort. Both are at most 500 bytes of printable ASCII, Part is
+// never empty.
+type Key struct{ Part, Sort string }
+
+// Row is one record of the store: about a kilobyte, at most 300 KB.
+type Row struct {
+	Key
+	// Version counts the writes of this row from 1. In a Put it is the version that was read: 0 for "must not exist yet".
+	Version int64
+	Body    []byte // JSON
+}
+
+// Rows is the table. Every call is one request to one row (or page of rows) with one condition: what DynamoDB can do with a
+// single conditional write. There are no transactions and no scan. A call that returned has been made durable; a call that
+// returned an error other than ErrStale or ErrNoRow may or may not have taken effect. Safe for concurrent use, also by
+// several processes.
+type Rows interface {
+	// Get returns the row as the last Put left it (a consistent read), or ErrNoRow.
+	Get(ctx context.Context, key Key) (Row, error)
+	// GetMany returns those of at most 100 rows that exist, in any order.
+	GetMany(ctx context.Context, keys []Key) ([]Row, error)
+	// Put writes the row if its version is still the one given, else ErrStale. It returns the new version.
+	Put(ctx context.Context, row Row) (version int64, err error)
+	// PutMany writes at most 25 rows whatever was there before. For rows whose content is a function of their key.
+	PutMany(ctx context.Context, rows []Row) error
+	// Delete removes the row if its version is still the one given, else ErrStale. A row that is gone is ErrStale too.
+	Delete(ctx context.Context, key Key, version int64) error
+	// Range returns rows of a partition whose Sort begins with prefix and is greater than after, in order, at most limit
+	// (1 to 1,000) and possibly fewer; more tells whether there are any left.
+	Range(ctx context.Context, part, prefix, after string, limit int) (rows []Row, more bool, err error)
+}
+
+// Objects keeps bytes under keys that are written once: plan pages, staged content, reports. Keys are slash-separated
+// printable ASCII, at most 500 bytes.
+type Objects interface {
+	// Put stores what r gives until EOF. If r fails nothing is stored and its error is returned. ErrExists if the key is
+	// taken. The object can be seen only when it is complete; memory does not grow with its size.
+	Put(ctx context.Context, key string, r io.Reader) (Info, error)
+	// Open streams the object, or fails with ErrNoObject.
+	Open(ctx context.Context, key string) (io.ReadCloser, Info, error)
+}
+
+// Info describes an object.
+type Info struct {
+	Size   int64
+	SHA256 string // hex
+}
+
+// Message wakes a worker up for one entry of a plan page. It carries no content; losing it, doubling it or bringing it
+// late harms nothing, because the plan page is the record.
+type Message struct {
+	Migration string `json:"m"`
+	Run       string `json:"r"`
+	Page      int    `json:"p"`
+	Seq       int    `json:"s"` // index in the page
+}
+
+// Queue takes messages for the workers. A standard queue: at least once, in any order.
+type Queue interface {
+	// Send hands over at most 10 messages, to be delivered not before delay (0 to 15 minutes) has passed. On an error some
+	// may have been sent.
+	Send(ctx context.Context, ms []Message, delay time.Duration) error
+}
