@@ -1,0 +1,387 @@
+package delta
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/deltadesk/deltadesk/shared/desk"
+	"github.com/deltadesk/deltadesk/shared/report"
+)
+
+// Progress tells where a run is.
+type Progress struct {
+	Run      Run
+	Counts   report.Counts
+	Finished int
+	Listed   bool
+}
+
+// Step does what is next for a run: lists a few pages, dispatches, seals, and closes when all is done. It takes the run's
+// lease for as long as one process can live; somebody else holding it is a *Refusal. It may be cut off anywhere, and is
+// called again until the run has ended.
+func (e *Engine) Step(ctx context.Context, id string) (Progress, error) {
+	run, err := e.run(ctx, id)
+	if err != nil {
+		return Progress{}, err
+	}
+	if l := run.Lease; l != nil && l.By != e.Session && e.Session == "" && e.Now().Before(l.Until) {
+		return Progress{Run: run}, refuse("run %s is being worked on until %s", id, l.Until.Format(time.TimeOnly))
+	}
+	if run.Status.Ended() {
+		// Cut off between the verdict and the move of the cutoff: do the rest.
+		err := e.vacate(ctx, run)
+		s, serr := e.sums(ctx, id)
+		return Progress{Run: run, Counts: s.total, Finished: s.total.Finished(), Listed: true}, errors.Join(err, serr)
+	}
+	pages, err := e.pageRows(ctx, id)
+	if err != nil {
+		return Progress{Run: run}, err
+	}
+	const budget = 10
+	if !run.Listed && run.Stop == "" {
+		if pages, err = e.list(ctx, &run, pages, budget); err != nil {
+			return Progress{Run: run}, e.troubled(ctx, run, err)
+		}
+		if run.Listed && len(pages) > 0 {
+			if err := e.save(ctx, &run); err != nil {
+				return Progress{Run: run}, err
+			}
+		}
+	}
+	s, err := e.seal(ctx, run, pages)
+	if err != nil {
+		return Progress{Run: run}, err
+	}
+	p := Progress{Run: run, Counts: s.total, Finished: s.total.Finished(), Listed: run.Listed}
+	switch {
+	case run.Stop != "":
+		err = e.end(ctx, &run, s, run.Stop, run.Why)
+	case e.tooMany(run, s.total):
+		err = e.end(ctx, &run, s, Stopped, fmt.Sprintf("%d of %d planned records failed, more than the threshold of %.2g %% and %d. The cutoff stays; mend the cause and run again",
+			s.total.Failed, s.total.Planned, 100*e.mig.ThresholdShare, e.mig.ThresholdCount))
+	case run.Listed && s.total.Finished() == s.total.Planned:
+		var more []pageRow
+		if more, err = e.sweep(ctx, run, pages); err == nil && len(more) == 0 {
+			err = e.end(ctx, &run, s, "", "")
+		}
+	default:
+		for i := range pages {
+			// Messages of a process that is no more are gone with it.
+			if q := &pages[i]; e.Session != "" && q.Session != e.Session {
+				q.SentOpen, q.SentRest = time.Time{}, time.Time{}
+			}
+		}
+		err = e.dispatch(ctx, &run, pages)
+	}
+	p.Run = run
+	return p, err
+}
+
+// Pause is how long a step may be waited for before the next one; the store needs no hurry.
+const Pause = 200 * time.Millisecond
+
+// troubled writes down that a run waits for a desk that does not answer or lets nobody in, and returns the error.
+func (e *Engine) troubled(ctx context.Context, run Run, err error) error {
+	switch desk.Class(err) {
+	case desk.ErrUnauthorized, desk.ErrTransient, desk.ErrThrottled:
+		if ctx.Err() == nil {
+			return errors.Join(err, e.note(ctx, run.ID, Waiting, err.Error()))
+		}
+	}
+	return err
+}
+
+func (e *Engine) save(ctx context.Context, run *Run) error {
+	saved, err := update(ctx, e, e.runKey(run.ID), func(r *Run) error {
+		r.Listed = r.Listed || run.Listed
+		r.Lease = e.newLease()
+		if r.Status == Waiting {
+			r.Status, r.Why = Running, ""
+		}
+		return nil
+	})
+	if err == nil {
+		run.Status, run.Lease = saved.Status, saved.Lease
+	}
+	return err
+}
+
+// sums are derived from plan and outcomes, never counted up: invariant 8.
+type sums struct {
+	total    report.Counts
+	byKind   map[desk.Kind]report.Counts
+	outcomes []outcomeRow // only where asked for
+}
+
+// seal sums pages up and writes the sums of those whose entries all have an outcome.
+func (e *Engine) seal(ctx context.Context, run Run, pages []pageRow) (sums, error) {
+	s := sums{byKind: map[desk.Kind]report.Counts{}}
+	for i := range pages {
+		p := &pages[i]
+		c := report.Counts{Listed: p.Listed, Dropped: p.Dropped, Planned: p.Planned}
+		if p.Sums != nil {
+			c = *p.Sums
+		} else {
+			outs, err := e.finished(ctx, run.ID, p.No)
+			if err != nil {
+				return s, err
+			}
+			for _, o := range outs {
+				c = c.Add(one(o.Outcome))
+			}
+			if c.Finished() == p.Planned {
+				p.Sums = &c
+				if p.version, err = e.put(ctx, e.pageKey(run.ID, p.No), p.version, p); err != nil {
+					return s, err
+				}
+			}
+		}
+		s.total = s.total.Add(c)
+		s.byKind[p.Kind] = s.byKind[p.Kind].Add(c)
+	}
+	return s, nil
+}
+
+func one(o Outcome) report.Counts {
+	switch o {
+	case OutCreated:
+		return report.Counts{Created: 1}
+	case OutUpdated:
+		return report.Counts{Updated: 1}
+	case OutUnchanged:
+		return report.Counts{Unchanged: 1}
+	case OutExcluded:
+		return report.Counts{Excluded: 1}
+	case OutHeld:
+		return report.Counts{Held: 1}
+	}
+	return report.Counts{Failed: 1}
+}
+
+// sums reads plan and outcomes of a run, without writing.
+func (e *Engine) sums(ctx context.Context, run string) (sums, error) {
+	s := sums{byKind: map[desk.Kind]report.Counts{}}
+	pages, err := e.pageRows(ctx, run)
+	if err != nil {
+		return s, err
+	}
+	for _, p := range pages {
+		c := report.Counts{Listed: p.Listed, Dropped: p.Dropped, Planned: p.Planned}
+		outs, err := e.finished(ctx, run, p.No)
+		if err != nil {
+			return s, err
+		}
+		for seq := range p.Planned {
+			if o, ok := outs[seq]; ok {
+				c = c.Add(one(o.Outcome))
+				s.outcomes = append(s.outcomes, o)
+			}
+		}
+		s.total = s.total.Add(c)
+		s.byKind[p.Kind] = s.byKind[p.Kind].Add(c)
+	}
+	return s, nil
+}
+
+// tooMany is the threshold: a share and a count, both exceeded by failures since the run was last told to go on.
+func (e *Engine) tooMany(run Run, c report.Counts) bool {
+	failed := c.Failed - run.Forgiven
+	return run.Kind != Verify && failed >= max(e.mig.ThresholdCount, 1) && float64(failed) > e.mig.ThresholdShare*float64(c.Planned)
+}
+
+// sweep plans the tickets whose links could be drawn only now, because the other end arrived during this run.
+func (e *Engine) sweep(ctx context.Context, run Run, pages []pageRow) ([]pageRow, error) {
+	if run.Kind == Verify || run.Dry || len(pages) == 0 {
+		return nil, nil
+	}
+	kinds := e.kinds()
+	return e.listDue(ctx, &run, kinds[len(kinds)-1], len(pages), "link")
+}
+
+// end closes a run: report, then the run's verdict, then cutoff and lane in one write. Cut off in between, the verdict is
+// there and the next step does the rest.
+func (e *Engine) end(ctx context.Context, run *Run, s sums, status Status, why string) error {
+	defer e.clock("close")()
+	if status == "" {
+		status = Verified
+		if s.total.Held+s.total.Failed > 0 {
+			status, why = Exceptions, fmt.Sprintf("%d records are held for a decision, %d failed; they stay due", s.total.Held, s.total.Failed)
+			if run.Kind == Verify {
+				why = fmt.Sprintf("%d records differ, %d more only in fields that are held", s.total.Failed, s.total.Held)
+			}
+		}
+	}
+	used := e.usage()
+	ended, err := update(ctx, e, e.runKey(run.ID), func(r *Run) error {
+		if r.Status.Ended() {
+			return errKeep
+		}
+		if r.Usage != nil {
+			used.add(*r.Usage) // it was stopped, and went on
+		}
+		r.Usage = used
+		r.Status, r.Why, r.Ended, r.Lease, r.Stop, r.Listed = status, why, e.Now().UTC(), nil, "", run.Listed
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	*run = ended
+	if s.total.Planned > 0 {
+		if err := e.storeReport(ctx, run.ID); err != nil {
+			return err
+		}
+	}
+	return e.vacate(ctx, *run)
+}
+
+// vacate moves the cutoff and frees the lane, in one conditional write: invariant 3. Only a run whose plan is finished moves
+// a cutoff; one that was stopped or cancelled leaves it where it was.
+func (e *Engine) vacate(ctx context.Context, run Run) error {
+	if run.Dry {
+		return nil
+	}
+	_, err := update(ctx, e, e.stateKey(), func(st *state) error {
+		if st.Lanes[run.Lane].Run != run.ID {
+			return errKeep // done before
+		}
+		delete(st.Lanes, run.Lane)
+		if run.Status != Verified && run.Status != Exceptions {
+			return nil
+		}
+		switch run.Kind {
+		case Full:
+			sc := st.Scopes[run.Scope]
+			sc.Full = ""
+			sc.Baseline = &baseline{Run: run.ID, Mark: run.Until, Ended: run.Ended, Scope: scopeDigest(run.Filter)}
+			st.Scopes[run.Scope] = sc
+		case Delta:
+			if !run.Since.IsZero() {
+				return nil // an operator's second look at the past
+			}
+			if st.Windows == nil {
+				st.Windows = map[string]windowState{}
+			}
+			w := st.Windows[run.Window]
+			w.Cutoff, w.LastOK, w.Extended = run.Until, run.Ended, time.Time{}
+			if b := st.Scopes[run.Scope].Baseline; b != nil {
+				w.Baseline = b.Run
+			}
+			st.Windows[run.Window] = w
+		case Verify:
+		}
+		return nil
+	})
+	return err
+}
+
+func (e *Engine) storeReport(ctx context.Context, id string) error {
+	rep, err := e.Report(ctx, id)
+	if err != nil {
+		return err
+	}
+	body, err := json.MarshalIndent(rep, "", "  ")
+	if err != nil {
+		return fmt.Errorf("report of run %s: %w", id, err)
+	}
+	key := fmt.Sprintf("reports/%s/%s-%d.json", e.mig.ID, id, rep.Ended.Unix()) // a run that was continued ends again
+	if _, err := e.Objects.Put(ctx, key, bytes.NewReader(body)); err != nil && !errors.Is(err, ErrExists) {
+		return fmt.Errorf("keep the report of run %s: %w", id, err)
+	}
+	return nil
+}
+
+// Report derives a run's report from its rows, at any time.
+func (e *Engine) Report(ctx context.Context, id string) (report.Report, error) {
+	run, err := e.run(ctx, id)
+	if err != nil {
+		return report.Report{}, err
+	}
+	s, err := e.sums(ctx, id)
+	if err != nil {
+		return report.Report{}, err
+	}
+	r := report.Report{
+		Migration: e.mig.ID, Run: run.ID, Kind: string(run.Kind), Window: run.Window, Scope: run.Scope, Mode: string(run.Mode), Dry: run.Dry,
+		Status: string(run.Status), Why: run.Why, ConfigHash: run.Config, Started: run.Started, Ended: run.Ended,
+		CutoffBefore: null(run.From), CutoffAfter: null(run.From), Counts: s.total,
+		Requests: map[string]map[string]int{}, StoreCalls: map[string]int{}, Seconds: map[string]float64{}, Excluded: map[string]int{},
+		ByKind: []report.KindCounts{}, Losses: []report.LossClass{}, Exceptions: []report.Exception{}, Kept: []report.Kept{},
+	}
+	if (run.Status == Verified || run.Status == Exceptions) && !run.Dry && run.Kind != Verify && run.Since.IsZero() {
+		r.CutoffAfter = null(run.Until)
+	}
+	for _, k := range e.kinds() {
+		r.ByKind = append(r.ByKind, report.KindCounts{Kind: string(k), Counts: s.byKind[k]})
+	}
+	losses := map[string]*report.LossClass{}
+	for _, o := range s.outcomes {
+		r.Bytes += o.Bytes
+		switch o.Outcome {
+		case OutHeld, OutFailed:
+			r.Exceptions = append(r.Exceptions, report.Exception{Record: o.Ref.String(), Target: o.Target, Outcome: string(o.Outcome), Reason: o.Reason, Next: o.Next})
+		case OutExcluded:
+			r.Excluded[o.Reason]++
+		}
+		if len(o.Kept) > 0 {
+			r.Kept = append(r.Kept, report.Kept{Record: o.Ref.String(), Fields: o.Kept})
+		}
+		for _, l := range o.Losses {
+			c := losses[l.Class]
+			if c == nil {
+				c = &report.LossClass{Class: l.Class, Meaning: e.meaning(l.Class), Examples: []string{}}
+				losses[l.Class] = c
+			}
+			c.Count++
+			if ref := o.Ref.String(); len(c.Examples) < 5 && !slices.Contains(c.Examples, ref) {
+				c.Examples = append(c.Examples, ref)
+			}
+		}
+	}
+	for _, c := range losses {
+		r.Losses = append(r.Losses, *c)
+	}
+	slices.SortFunc(r.Losses, func(a, b report.LossClass) int { return strings.Compare(a.Class, b.Class) })
+	var used usageRow
+	if run.Usage != nil {
+		used.add(*run.Usage)
+	}
+	err = e.each(ctx, e.usagePart(id), "", func(row Row) error {
+		u, err := decode[usageRow](row)
+		used.add(u)
+		return err
+	})
+	maps.Copy(r.Requests, used.Requests)
+	maps.Copy(r.StoreCalls, used.StoreCalls)
+	maps.Copy(r.Seconds, used.Seconds)
+	return r, err
+}
+
+// meaning says what a class of losses is: the engine's own, or one that the target declares.
+func (e *Engine) meaning(class string) string {
+	if m, ok := e.TargetSide.Losses[class]; ok {
+		return m
+	}
+	return map[string]string{
+		"status-history":  "The status history cannot be written there; it is kept as one internal note.",
+		"oversize-file":   "The file is larger than the target takes; a note says where it is.",
+		"normalised":      "The target writes the value its own way.",
+		"person-gone":     "The source names somebody it no longer knows.",
+		"person-fallback": "Nobody in the target matched; the fallback person stands in.",
+		"unmapped":        "The mapping drops the value.",
+	}[class]
+}
+
+func null(c desk.Cursor) json.RawMessage {
+	if len(c) == 0 {
+		return json.RawMessage("null")
+	}
+	return c
+}

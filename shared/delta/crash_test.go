@@ -1,0 +1,233 @@
+package delta_test
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/deltadesk/deltadesk/shared/delta"
+	"github.com/deltadesk/deltadesk/shared/delta/deltatest"
+	"github.com/deltadesk/deltadesk/shared/desk"
+	"github.com/deltadesk/deltadesk/shared/mapping"
+)
+
+var crashStride = flag.Int("crash.stride", 1, "visit every n-th effect only")
+
+// migration is the one of most engine tests: two scopes, a window on each, one field with a policy of its own.
+func migration() delta.Migration {
+	p := delta.DefaultPolicies()
+	p.OnDeleted = delta.Close
+	p.ConflictField = map[desk.Field]delta.Conflict{desk.Priority: delta.SourceWins}
+	return delta.Migration{
+		ID: "acme", Hash: "h1",
+		Scopes:  map[string]desk.Scope{"all": {}, "support": {Any: map[desk.Field][]string{desk.Group: {"Support"}}}},
+		Windows: map[string]delta.Window{"main": {Scope: "all", Mode: delta.CreateUpdate}, "support": {Scope: "support", Mode: delta.CreateUpdate}},
+		Rules:   mapping.Rules{People: mapping.PersonRule{Unmatched: "create"}}, Policies: p,
+	}
+}
+
+type script struct {
+	w                      *deltatest.World
+	ann, bob               string
+	mail, conflict, doomed string
+	survivor, absorbed     string
+	linked, late           string
+}
+
+func ticket(id string) desk.Ref { return desk.Ref{Kind: desk.Ticket, ID: id} }
+
+// seed fills the source: people, a company, tickets with entries, files, links; and the target with a person of its own.
+func seed(w *deltatest.World) *script {
+	s := &script{w: w}
+	d := w.Source
+	firm := d.Add(desk.Company, desk.Fields{desk.Name: {"Acme"}})
+	s.ann = d.Add(desk.Person, desk.Fields{desk.Name: {"Ann"}, desk.Email: {"ann@x.example"}, desk.CompanyOf: {firm}})
+	s.bob = d.Add(desk.Person, desk.Fields{desk.Name: {"Bob"}, desk.Email: {"bob@y.example"}})
+	w.Target.Add(desk.Person, desk.Fields{desk.Name: {"Robert"}, desk.Email: {"bob@y.example"}})
+	ann := desk.Author{ID: s.ann, Name: "Ann", Email: "ann@x.example"}
+	open := func(subject, group string) string {
+		return d.Add(desk.Ticket, desk.Fields{desk.Subject: {subject}, desk.Status: {"open"}, desk.Group: {group}, desk.Requester: {s.ann}, desk.Priority: {"10"}})
+	}
+	s.mail = open("mail", "Support")
+	d.Say(s.mail, true, ann, "it burns", map[string][]byte{"a.bin": {1, 2, 3}, "empty": {}})
+	d.Say(s.mail, false, desk.Author{ID: s.bob, Name: "Bob"}, "really?", nil)
+	s.conflict = open("conflict", "Sales")
+	s.doomed = open("doomed", "Sales")
+	s.survivor = open("survivor", "Sales")
+	d.Say(s.survivor, true, ann, "first", nil)
+	s.absorbed = open("absorbed", "Support")
+	d.Say(s.absorbed, true, ann, "second", nil)
+	s.linked = open("linked", "Sales")
+	s.late = open("late", "Sales")
+	d.Edit(ticket(s.linked), desk.Fields{desk.LinkRefersTo: {s.late, "https://outside.example/1"}})
+	return s
+}
+
+// play is a small but complete migration. Every step is carried through to its end, whatever is cut off.
+func (s *script) play(t *testing.T) error {
+	w := s.w
+	run := func(q delta.Request) error {
+		r, err := w.Run(q, nil)
+		if err != nil {
+			return fmt.Errorf("%s run: %w", q.Kind, err)
+		}
+		if r.Status != delta.Verified && r.Status != delta.Exceptions {
+			return fmt.Errorf("%s run %s ended %s: %s", q.Kind, r.ID, r.Status, r.Why)
+		}
+		return nil
+	}
+	steps := []func() error{
+		func() error { return run(delta.Request{Kind: delta.Full, Scope: "all"}) },
+		func() error { return run(delta.Request{Kind: delta.Full, Scope: "support"}) },
+		func() error {
+			w.Until(time.Date(2026, 3, 11, 9, 0, 0, 0, time.UTC))
+			ann := desk.Author{ID: s.ann, Name: "Ann"}
+			w.Source.Say(s.mail, true, ann, "still burning", map[string][]byte{"b.bin": bytes.Repeat([]byte("x"), 5000)})
+			w.Source.Edit(ticket(s.conflict), desk.Fields{desk.Status: {"stalled"}, desk.Priority: {"20"}})
+			w.Source.Say(s.conflict, true, ann, "the customer's new reply", nil)
+			tgt := ticket(w.Target.Target(ticket(s.conflict)))
+			w.Target.Edit(tgt, desk.Fields{desk.Status: {"resolved"}, desk.Priority: {"30"}, desk.Subject: {"an agent's better subject"}})
+			w.Target.Say(w.Target.Target(ticket(s.mail)), true, desk.Author{Name: "agent"}, "an agent's reply in the new desk", nil)
+			w.Source.Remove(ticket(s.doomed))
+			w.Source.Join(ticket(s.absorbed), ticket(s.survivor))
+			w.Source.Say(s.survivor, true, ann, "third", nil)
+			w.Wait(time.Hour)
+			return nil
+		},
+		func() error { return run(delta.Request{Kind: delta.Delta, Window: "support"}) },
+		func() error { return run(delta.Request{Kind: delta.Delta, Window: "main"}) },
+		func() error {
+			return w.Do(func(e *delta.Engine) error {
+				return e.Decide(context.Background(), ticket(s.conflict), desk.Status, "", delta.Decision{Choice: delta.ChooseSource})
+			})
+		},
+		func() error {
+			w.Until(time.Date(2026, 3, 12, 9, 0, 0, 0, time.UTC))
+			carl := w.Source.Add(desk.Person, desk.Fields{desk.Name: {"Carl"}, desk.Email: {"carl@z.example"}})
+			id := w.Source.Add(desk.Ticket, desk.Fields{desk.Subject: {"new"}, desk.Status: {"open"}, desk.Group: {"Support"}, desk.Requester: {carl}, desk.LinkParent: {s.mail}})
+			w.Source.Say(id, true, desk.Author{ID: carl, Name: "Carl"}, "hello", nil)
+			w.Wait(time.Hour)
+			return nil
+		},
+		func() error { return run(delta.Request{Kind: delta.Delta, Window: "main"}) },
+		func() error { return run(delta.Request{Kind: delta.Delta, Window: "support"}) },
+	}
+	for i, step := range steps {
+		if err := step(); err != nil {
+			return fmt.Errorf("step %d: %w", i+1, err)
+		}
+	}
+	return nil
+}
+
+func play(t *testing.T, laptop bool, disorder uint64, cuts []deltatest.Cut, breakIt func(desk.Target) desk.Target) (*script, error) {
+	w := deltatest.NewWorld(migration())
+	w.Laptop, w.Disorder, w.Effects.Cuts, w.Break = laptop, disorder, cuts, breakIt
+	s := seed(w)
+	return s, s.play(t)
+}
+
+// TestUndisturbed says what the small migration must come to: the expectation is written out here, from the script, and not
+// taken from the engine.
+func TestUndisturbed(t *testing.T) {
+	s, err := play(t, true, 0, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	look := s.w.Target.Look()
+	one := func(id string) deltatest.Seen {
+		t.Helper()
+		all := look["ticket/"+id]
+		if len(all) != 1 {
+			t.Fatalf("ticket %s is %d times in the target", id, len(all))
+		}
+		return all[0]
+	}
+	field := func(id string, f desk.Field, want string) {
+		t.Helper()
+		if got := one(id).Fields[f]; got != want {
+			t.Errorf("ticket %s %s = %s, want %s", id, f, got, want)
+		}
+	}
+	if got := len(one(s.mail).Entries); got != 4 { // two, one later, one of the agent's
+		t.Errorf("mail has %d entries, want 4: %q", got, one(s.mail).Entries)
+	}
+	if got := len(one(s.mail).Files); got != 3 {
+		t.Errorf("mail has %d files, want 3", got)
+	}
+	field(s.conflict, desk.Status, "[stalled]")                                          // decided: the source's
+	field(s.conflict, desk.Priority, "[20]")                                             // policy: source wins
+	field(s.conflict, desk.Subject, "[an agent's better subject]")                       // changed in the target only
+	field(s.doomed, desk.Status, "[resolved]")                                           // policy: close
+	field(s.linked, desk.LinkRefersTo, "[?https://outside.example/1 ticket/"+s.late+"]") // the other end came later
+	if got := len(one(s.conflict).Entries); got != 1 {
+		t.Errorf("the reply on a held ticket: %d entries, want 1", got)
+	}
+	if got := len(one(s.survivor).Entries); got != 3 {
+		t.Errorf("survivor has %d entries, want 3: %q", got, one(s.survivor).Entries)
+	}
+	if _, there := look["ticket/"+s.absorbed]; there {
+		t.Error("the absorbed ticket is still a ticket of its own")
+	}
+	if _, twice := look["person/"+s.bob]; twice {
+		t.Error("Bob was created although the target has him")
+	}
+	for ref, all := range look {
+		if len(all) != 1 {
+			t.Errorf("%s is %d times in the target", ref, len(all))
+		}
+	}
+}
+
+// TestCrashAnywhere cuts the small migration off before and after every effect on a store or a desk, once and twice, with
+// messages in order and in disorder, on a laptop and with processes that know nothing of each other; goes on; and wants the
+// target of the undisturbed migration.
+func TestCrashAnywhere(t *testing.T) {
+	visited, violations := 0, 0
+	for _, laptop := range []bool{true, false} {
+		calm, err := play(t, laptop, 0, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, n := calm.w.Target.Look(), calm.w.Effects.Count()
+		check := func(disorder uint64, cuts ...deltatest.Cut) {
+			visited++
+			s, err := play(t, laptop, disorder, cuts, nil)
+			if err == nil {
+				if d := cmp.Diff(want, s.w.Target.Look()); d != "" {
+					err = fmt.Errorf("another end (-undisturbed +this):\n%s", d)
+				}
+			}
+			if err != nil {
+				violations++
+				if violations <= 3 {
+					t.Errorf("laptop=%v disorder=%d cut %v (%s): %v", laptop, disorder, cuts, name(s.w.Effects, cuts), err)
+				}
+			}
+		}
+		for i := 1; i <= n; i += *crashStride {
+			for _, after := range []bool{false, true} {
+				first := deltatest.Cut{Effect: i, After: after}
+				check(0, first)
+				check(uint64(i), first)
+				for _, gap := range []int{1, 2, 5, 11} {
+					check(uint64(i), first, deltatest.Cut{Effect: i + gap, After: !after})
+				}
+			}
+		}
+		t.Logf("laptop=%v: %d effects", laptop, n)
+	}
+	t.Logf("crash explorer: visited=%d violations=%d", visited, violations)
+}
+
+func name(e *deltatest.Effects, cuts []deltatest.Cut) string {
+	if i := cuts[0].Effect; i <= len(e.Names) {
+		return e.Names[i-1]
+	}
+	return "never reached"
+}

@@ -1,0 +1,516 @@
+package deltatest
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/deltadesk/deltadesk/shared/desk"
+)
+
+// Desk is a help desk in memory for the engine's own proof: stateful, with a feed of changes, people who work on it, and the
+// faults a test asks for. It shares no code with the engine or a connector.
+type Desk struct {
+	Name string
+	// Now is the desk's own clock.
+	Now func() time.Time
+	// PageSize of listings.
+	PageSize int
+	// NoFinder and NoMarkers take capabilities away.
+	NoFinder, NoMarkers bool
+	// Normalise, when set, changes a field's value as the desk stores it.
+	Normalise func(desk.Field, desk.Value) desk.Value
+
+	mu      sync.Mutex
+	records map[desk.Ref]*stored
+	order   []desk.Ref
+	feed    []change
+	next    int
+	mails   int
+	writes  int
+}
+
+type stored struct {
+	rec    desk.Record
+	source desk.Ref // what Create stored with it
+	seq    int64
+	into   string
+	gone   bool
+	files  map[string][]byte
+}
+
+type change struct {
+	ref   desk.Ref
+	at    time.Time
+	event desk.Event
+	into  string
+}
+
+// NewDesk returns an empty desk.
+func NewDesk(name string, now func() time.Time) *Desk {
+	return &Desk{Name: name, Now: now, PageSize: 3, records: map[desk.Ref]*stored{}, next: 100}
+}
+
+func (d *Desk) touch(ref desk.Ref, ev desk.Event, into string) {
+	s := d.records[ref]
+	d.feed = append(d.feed, change{ref, d.Now().UTC().Truncate(time.Second), ev, into})
+	s.seq = int64(len(d.feed))
+	s.rec.Stamp = desk.Stamp{At: d.feed[len(d.feed)-1].at, Seq: s.seq}
+	s.rec.Lock = strconv.FormatInt(s.seq, 10)
+}
+
+func (d *Desk) newID() string { d.next++; return strconv.Itoa(d.next) }
+
+// Add makes a record as the desk's people would, and returns its id.
+func (d *Desk) Add(k desk.Kind, f desk.Fields) string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	ref := desk.Ref{Kind: k, ID: d.newID()}
+	fields := maps.Clone(f)
+	if k == desk.Ticket {
+		fields[desk.Created] = desk.Time(d.Now())
+	}
+	d.records[ref] = &stored{rec: desk.Record{Ref: ref, Fields: fields, URL: "https://" + d.Name + "/" + ref.String()}, files: map[string][]byte{}}
+	d.order = append(d.order, ref)
+	d.touch(ref, desk.Changed, "")
+	return ref.ID
+}
+
+// Edit sets fields as the desk's people would.
+func (d *Desk) Edit(ref desk.Ref, f desk.Fields) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	maps.Copy(d.records[ref].rec.Fields, f)
+	d.touch(ref, desk.Changed, "")
+}
+
+// Say adds an entry as the desk's people would, with files by name.
+func (d *Desk) Say(ticket string, public bool, author desk.Author, body string, files map[string][]byte) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	ref := desk.Ref{Kind: desk.Ticket, ID: ticket}
+	s := d.records[ref]
+	en := desk.Entry{ID: d.newID(), Public: public, Author: author, At: d.Now().UTC().Truncate(time.Second), Body: body, Type: "text/plain"}
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		f := desk.File{ID: d.newID(), Name: name, Type: "application/octet-stream", Size: int64(len(files[name]))}
+		s.files[f.ID] = files[name]
+		en.Files = append(en.Files, f)
+	}
+	s.rec.Entries = append(s.rec.Entries, en)
+	d.touch(ref, desk.Changed, "")
+}
+
+// Remove deletes a ticket as the desk's people would.
+func (d *Desk) Remove(ref desk.Ref) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.records[ref].gone = true
+	d.touch(ref, desk.Deleted, "")
+}
+
+// Join merges a ticket into another one as the desk's people would.
+func (d *Desk) Join(from, into desk.Ref) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.join(from, into)
+}
+
+func (d *Desk) join(from, into desk.Ref) {
+	a, b := d.records[from], d.records[into]
+	if a.into != "" {
+		return
+	}
+	b.rec.Entries = append(b.rec.Entries, a.rec.Entries...)
+	slices.SortStableFunc(b.rec.Entries, func(x, y desk.Entry) int { return x.At.Compare(y.At) })
+	maps.Copy(b.files, a.files)
+	b.rec.Aliases = append(b.rec.Aliases, from.ID)
+	a.into = into.ID
+	d.touch(from, desk.Merged, into.ID)
+	d.touch(into, desk.Changed, "")
+}
+
+// Seen is one record as a person looks at it: by source reference, without ids that depend on the order of creation.
+type Seen struct {
+	Fields  map[desk.Field]string
+	Entries []string
+	Files   []string
+}
+
+// Look returns what is on the desk, by a key that is the source's reference where there is one. Records that were merged
+// away or deleted are left out. References between records are shown by that key too.
+func (d *Desk) Look() map[string][]Seen {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	name := func(ref desk.Ref) string {
+		s := d.records[ref]
+		if s == nil {
+			return "?" + ref.ID
+		}
+		if s.into != "" {
+			s, ref = d.records[desk.Ref{Kind: ref.Kind, ID: s.into}], desk.Ref{Kind: ref.Kind, ID: s.into}
+		}
+		if s.source.ID != "" {
+			return s.source.String()
+		}
+		return "own " + ref.String()
+	}
+	out := map[string][]Seen{}
+	for _, ref := range d.order {
+		s := d.records[ref]
+		if s.gone || s.into != "" {
+			continue
+		}
+		seen := Seen{Fields: map[desk.Field]string{}}
+		for f, v := range s.rec.Fields {
+			if len(v) == 0 {
+				continue
+			}
+			w := slices.Clone(v)
+			if k := f.Points(); k != "" {
+				for i, id := range w {
+					w[i] = name(desk.Ref{Kind: k, ID: id})
+				}
+				slices.Sort(w)
+			}
+			seen.Fields[f] = fmt.Sprint([]string(w))
+		}
+		for _, en := range s.rec.Entries {
+			seen.Entries = append(seen.Entries, fmt.Sprintf("%s public=%v %s", en.Marker, en.Public, en.Body))
+			for _, f := range en.Files {
+				sum := sha256.Sum256(s.files[f.ID])
+				seen.Files = append(seen.Files, f.Name+" "+hex.EncodeToString(sum[:4]))
+			}
+		}
+		out[name(ref)] = append(out[name(ref)], seen)
+	}
+	return out
+}
+
+// Writes returns how many writes the target side carried out.
+func (d *Desk) Writes() int { d.mu.Lock(); defer d.mu.Unlock(); return d.writes }
+
+// Target returns the id of the record that carries a source reference, "" if there is none.
+func (d *Desk) Target(source desk.Ref) string {
+	ids, _ := d.find(source)
+	if len(ids) == 0 {
+		return ""
+	}
+	return ids[0]
+}
+
+func (d *Desk) find(source desk.Ref) ([]string, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var ids []string
+	for _, ref := range d.order {
+		if s := d.records[ref]; s.source == source && !s.gone && s.into == "" {
+			ids = append(ids, ref.ID)
+		}
+	}
+	return ids, nil
+}
+
+// Traits of both sides.
+func (d *Desk) Traits() desk.Traits {
+	t := desk.Traits{
+		Kinds: desk.LoadOrder(), SeesDeletes: true, KeepsTimes: true, KeepsAuthors: true, EntryMarker: "a field of the entry",
+		StampResolution: time.Second, Settle: 10 * time.Second,
+	}
+	if d.NoMarkers {
+		t.EntryMarker = ""
+	}
+	return t
+}
+
+// AsSource returns the desk's reading side.
+func (d *Desk) AsSource() desk.Source { return &sourceSide{d} }
+
+// AsTarget returns the desk's writing side.
+func (d *Desk) AsTarget() desk.Target {
+	if d.NoFinder {
+		return &targetSide{d}
+	}
+	return &findingTarget{targetSide{d}}
+}
+
+type sourceSide struct{ d *Desk }
+
+type place struct {
+	Desk string
+	Seq  int  // position in the feed
+	Full bool // listing everything, by order
+	At   int
+}
+
+func (s *sourceSide) cursor(p place) desk.Cursor {
+	p.Desk = s.d.Name
+	b, _ := json.Marshal(p)
+	return b
+}
+
+func (s *sourceSide) parse(c desk.Cursor) (place, error) {
+	var p place
+	if err := json.Unmarshal(c, &p); err != nil || p.Desk != s.d.Name {
+		return p, &desk.Error{Op: "read cursor", Class: desk.ErrCursor}
+	}
+	return p, nil
+}
+
+func (s *sourceSide) Mark(ctx context.Context) (desk.Cursor, error) {
+	s.d.mu.Lock()
+	defer s.d.mu.Unlock()
+	return s.cursor(place{Seq: len(s.d.feed)}), ctx.Err()
+}
+
+func (s *sourceSide) Changes(ctx context.Context, kind desk.Kind, _ desk.Scope, from, until desk.Cursor) (desk.Page, error) {
+	d := s.d
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	end, err := s.parse(until)
+	if err != nil {
+		return desk.Page{}, err
+	}
+	p := place{Full: true}
+	if from != nil {
+		if p, err = s.parse(from); err != nil {
+			return desk.Page{}, err
+		}
+	}
+	var page desk.Page
+	listed := func(ref desk.Ref, c change) {
+		r := d.records[ref]
+		page.Items = append(page.Items, desk.Listed{Ref: ref, Stamp: desk.Stamp{At: c.at, Seq: r.seq}, Event: c.event, Into: c.into, Open: r.rec.Fields[desk.Status].First() == "open"})
+	}
+	if p.Full {
+		for ; p.At < len(d.order) && len(page.Items) < d.PageSize; p.At++ {
+			ref := d.order[p.At]
+			r := d.records[ref]
+			if ref.Kind != kind || r.gone {
+				continue
+			}
+			c := change{at: r.rec.Stamp.At}
+			if r.into != "" {
+				c.event, c.into = desk.Merged, r.into
+			}
+			listed(ref, c)
+		}
+		page.Done = p.At >= len(d.order)
+	} else {
+		for ; p.Seq < end.Seq && len(page.Items) < d.PageSize; p.Seq++ {
+			if c := d.feed[p.Seq]; c.ref.Kind == kind {
+				r := d.records[c.ref]
+				page.Items = append(page.Items, desk.Listed{Ref: c.ref, Stamp: desk.Stamp{At: c.at, Seq: int64(p.Seq + 1)}, Event: c.event, Into: c.into, Open: r.rec.Fields[desk.Status].First() == "open"})
+			}
+		}
+		page.Done = p.Seq >= end.Seq
+	}
+	page.Next = s.cursor(p)
+	return page, ctx.Err()
+}
+
+func (s *sourceSide) Read(ctx context.Context, ref desk.Ref) (desk.Record, error) {
+	return s.d.read(ctx, ref, false)
+}
+
+func (d *Desk) read(ctx context.Context, ref desk.Ref, target bool) (desk.Record, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	r, ok := d.records[ref]
+	if ok && r.into != "" {
+		r = d.records[desk.Ref{Kind: ref.Kind, ID: r.into}]
+	}
+	if !ok || r.gone && target {
+		return desk.Record{}, &desk.Error{Op: "read " + ref.String(), Class: desk.ErrNotFound}
+	}
+	rec := r.rec
+	rec.Fields = maps.Clone(rec.Fields)
+	rec.Entries = slices.Clone(rec.Entries)
+	rec.Aliases = slices.Clone(rec.Aliases)
+	rec.Began = d.Now().UTC()
+	rec.Event = desk.Changed
+	if r.gone {
+		rec.Event = desk.Deleted
+	}
+	for i := range rec.Entries {
+		if d.NoMarkers {
+			rec.Entries[i].Marker = ""
+		}
+	}
+	return rec, ctx.Err()
+}
+
+func (s *sourceSide) OpenFile(ctx context.Context, ticket desk.Ref, f desk.File) (io.ReadCloser, error) {
+	return s.d.openFile(ctx, ticket, f)
+}
+
+func (d *Desk) openFile(ctx context.Context, ticket desk.Ref, f desk.File) (io.ReadCloser, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	r, ok := d.records[ticket]
+	if !ok {
+		return nil, &desk.Error{Op: "open file " + f.ID, Class: desk.ErrNotFound}
+	}
+	return io.NopCloser(bytes.NewReader(r.files[f.ID])), ctx.Err()
+}
+
+func (s *sourceSide) At(_ context.Context, t time.Time) (desk.Cursor, error) {
+	s.d.mu.Lock()
+	defer s.d.mu.Unlock()
+	i := 0
+	for i < len(s.d.feed) && s.d.feed[i].at.Before(t.Truncate(time.Second)) {
+		i++
+	}
+	return s.cursor(place{Seq: i}), nil
+}
+
+type targetSide struct{ d *Desk }
+
+type findingTarget struct{ targetSide }
+
+func (t *findingTarget) Find(_ context.Context, source desk.Ref) ([]string, error) {
+	return t.d.find(source)
+}
+
+func (t *targetSide) Match(_ context.Context, r desk.Record) ([]string, error) {
+	t.d.mu.Lock()
+	defer t.d.mu.Unlock()
+	var ids []string
+	for _, ref := range t.d.order {
+		mine := t.d.records[ref].rec.Fields
+		same := slices.ContainsFunc(mine[desk.Email], func(m string) bool { return slices.Contains(r.Fields[desk.Email], m) })
+		if ref.Kind == desk.Company {
+			same = mine[desk.Name].Equal(r.Fields[desk.Name])
+		}
+		if ref.Kind == r.Ref.Kind && same {
+			ids = append(ids, ref.ID)
+		}
+	}
+	return ids, nil
+}
+
+func (t *targetSide) Create(ctx context.Context, r desk.Record) (desk.Written, error) {
+	d := t.d
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return desk.Written{}, err
+	}
+	ref := desk.Ref{Kind: r.Ref.Kind, ID: d.newID()}
+	s := &stored{source: r.Ref, rec: desk.Record{Ref: ref, Fields: desk.Fields{}, URL: "https://" + d.Name + "/" + ref.String()}, files: map[string][]byte{}}
+	d.records[ref] = s
+	d.order = append(d.order, ref)
+	d.writes++
+	w := desk.Written{ID: ref.ID, Entries: map[string]string{}}
+	// As desks do: people and links come in a later request, and so does all but the first entry.
+	for f, v := range r.Fields {
+		if f.Points() == "" {
+			s.rec.Fields[f] = d.norm(f, v)
+		}
+	}
+	err := d.addEntries(ctx, s, r.Entries[:min(1, len(r.Entries))], w.Entries)
+	d.touch(ref, desk.Changed, "")
+	return w, err
+}
+
+func (d *Desk) norm(f desk.Field, v desk.Value) desk.Value {
+	if d.Normalise != nil {
+		return d.Normalise(f, v)
+	}
+	return slices.Clone(v)
+}
+
+func (d *Desk) addEntries(ctx context.Context, s *stored, es []desk.Entry, ids map[string]string) error {
+	for _, en := range es {
+		marker := en.Marker
+		en.ID = d.newID()
+		for i, f := range en.Files {
+			r, err := f.Open(ctx)
+			if err != nil {
+				return err
+			}
+			b, err := io.ReadAll(r)
+			if err != nil {
+				return err
+			}
+			en.Files[i] = desk.File{ID: d.newID(), Name: f.Name, Type: f.Type, Size: int64(len(b))}
+			s.files[en.Files[i].ID] = b
+		}
+		s.rec.Entries = append(s.rec.Entries, en)
+		ids[marker] = en.ID
+	}
+	return nil
+}
+
+func (t *targetSide) Read(ctx context.Context, ref desk.Ref) (desk.Record, error) {
+	return t.d.read(ctx, ref, true)
+}
+
+func (t *targetSide) Apply(ctx context.Context, ref desk.Ref, c desk.Change) (desk.Written, error) {
+	d := t.d
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	w := desk.Written{ID: ref.ID, Entries: map[string]string{}}
+	if err := ctx.Err(); err != nil {
+		return w, err
+	}
+	s, ok := d.records[ref]
+	if !ok || s.gone {
+		return w, &desk.Error{Op: "apply " + ref.String(), Class: desk.ErrNotFound}
+	}
+	if c.Lock != "" && c.Lock != s.rec.Lock {
+		return w, &desk.Error{Op: "apply " + ref.String(), Class: desk.ErrConflict}
+	}
+	d.writes++
+	if err := d.addEntries(ctx, s, slices.Clone(c.Entries), w.Entries); err != nil {
+		return w, err
+	}
+	for f, v := range c.Fields {
+		s.rec.Fields[f] = d.norm(f, v)
+	}
+	d.touch(ref, desk.Changed, "")
+	return w, nil
+}
+
+func (t *targetSide) Merge(ctx context.Context, from, into desk.Ref) error {
+	t.d.mu.Lock()
+	defer t.d.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	t.d.writes++
+	t.d.join(from, into)
+	return nil
+}
+
+func (t *targetSide) Delete(ctx context.Context, ref desk.Ref) error {
+	t.d.mu.Lock()
+	defer t.d.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	t.d.writes++
+	t.d.records[ref].gone = true
+	return nil
+}
+
+func (t *targetSide) OpenFile(ctx context.Context, ticket desk.Ref, f desk.File) (io.ReadCloser, error) {
+	return t.d.openFile(ctx, ticket, f)
+}
+
+var (
+	_ desk.Rewinder = (*sourceSide)(nil)
+	_ desk.Opener   = (*sourceSide)(nil)
+	_ desk.Finder   = (*findingTarget)(nil)
+	_ desk.Matcher  = (*targetSide)(nil)
+	_ desk.Merger   = (*targetSide)(nil)
+	_ desk.Deleter  = (*targetSide)(nil)
+)

@@ -1,0 +1,101 @@
+package delta
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// dispatch sends messages for what is planned and not yet out: kinds in load order (a kind begins when the one before has
+// all its outcomes), open tickets before closed ones, and never more at a time than Flight. A page that was sent and lacks
+// outcomes after a while is sent again, only what lacks one: messages may be lost, and it is the plan that counts.
+func (e *Engine) dispatch(ctx context.Context, run *Run, pages []pageRow) error {
+	flight := 0
+	for i := range pages {
+		p := &pages[i]
+		if p.Sums == nil && !e.stale(p, p.SentOpen) {
+			flight += p.Open
+		}
+		if p.Sums == nil && !e.stale(p, p.SentRest) {
+			flight += p.Planned - p.Open
+		}
+	}
+	for _, k := range e.kinds() {
+		of := func(p pageRow) bool { return p.Kind == k && p.Sums == nil }
+		for _, open := range []bool{true, false} {
+			if !open && !run.Listed && k == "ticket" {
+				continue // there may be open ones to come
+			}
+			for i := range pages {
+				p := &pages[i]
+				if !of(*p) || flight >= e.Flight {
+					continue
+				}
+				from, to, sent := 0, p.Open, &p.SentOpen
+				if !open {
+					from, to, sent = p.Open, p.Planned, &p.SentRest
+				}
+				if from == to || !e.stale(p, *sent) {
+					continue
+				}
+				if err := e.send(ctx, run, p, from, to); err != nil {
+					return err
+				}
+				*sent, p.Session = e.Now().UTC(), e.Session
+				var err error
+				if p.version, err = e.put(ctx, e.pageKey(run.ID, p.No), p.version, p); err != nil {
+					return err
+				}
+				flight += to - from
+			}
+		}
+		if slices.ContainsFunc(pages, of) {
+			return nil // the next kind waits
+		}
+	}
+	return nil
+}
+
+// stale tells whether messages sent then are to be sent (again): never sent, sent by a process that is no more, or too long
+// ago. One stamp serves both halves of a page; a half that was never sent has the zero time.
+func (e *Engine) stale(p *pageRow, sent time.Time) bool {
+	return sent.IsZero() || e.Session != "" && p.Session != e.Session || e.Now().Sub(sent) > e.Resend
+}
+
+func (e *Engine) send(ctx context.Context, run *Run, p *pageRow, from, to int) error {
+	done, err := e.finished(ctx, run.ID, p.No)
+	if err != nil {
+		return err
+	}
+	var ms []Message
+	for seq := from; seq < to; seq++ {
+		if _, ok := done[seq]; !ok {
+			ms = append(ms, Message{Migration: e.mig.ID, Run: run.ID, Page: p.No, Seq: seq})
+		}
+	}
+	for ten := range slices.Chunk(ms, 10) {
+		if err := e.Queue.Send(ctx, ten, 0); err != nil {
+			return fmt.Errorf("send %d messages of run %s page %d: %w", len(ten), run.ID, p.No, err)
+		}
+	}
+	return nil
+}
+
+// finished returns the outcomes of a page by sequence number.
+func (e *Engine) finished(ctx context.Context, run string, page int) (map[int]outcomeRow, error) {
+	out := map[int]outcomeRow{}
+	err := e.each(ctx, e.outPart(run, page), "", func(r Row) error {
+		o, err := decode[outcomeRow](r)
+		if err != nil {
+			return err
+		}
+		var seq int
+		if _, err := fmt.Sscanf(r.Sort, "%d", &seq); err != nil {
+			return fmt.Errorf("outcome row %s %s: %w", r.Part, r.Sort, err)
+		}
+		out[seq] = o
+		return nil
+	})
+	return out, err
+}

@@ -1,0 +1,180 @@
+package delta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/deltadesk/deltadesk/shared/desk"
+)
+
+// mergeAliases carries merges of the source over: tickets that were merged into w's record and have targets of their own. It
+// is done before anything is added to the thread, so that what both targets hold is there once. It returns the target as it
+// is afterwards.
+func (e *Engine) mergeAliases(ctx context.Context, w *work, now desk.Record) (desk.Record, error) {
+	aliases := slices.Clone(w.rec.Aliases)
+	if w.it.Ref != w.ref && w.it.Ref.Kind == w.ref.Kind && w.m.Seq >= 0 && !slices.Contains(aliases, w.it.Ref.ID) {
+		aliases = append(aliases, w.it.Ref.ID)
+	}
+	moved := false
+	for _, id := range aliases {
+		ref := desk.Ref{Kind: w.ref.Kind, ID: id}
+		var row ledgerRow
+		if _, err := e.get(ctx, e.ledgerKey(ref), &row); err != nil {
+			return now, err
+		}
+		if row.Into != "" {
+			continue
+		}
+		if row.Target != "" && row.Target != w.row.Target {
+			did, err := e.mergeTarget(ctx, w, desk.Ref{Kind: ref.Kind, ID: row.Target})
+			if err != nil {
+				return now, fmt.Errorf("carry over that %s was merged into %s: %w", ref, w.ref, err)
+			}
+			if did {
+				moved = true
+				w.wrote = append(w.wrote, "merged "+ref.String())
+			}
+		}
+		if _, err := update(ctx, e, e.ledgerKey(ref), func(r *ledgerRow) error {
+			r.Into = w.ref.ID
+			r.trace(Trace{At: e.Now().UTC(), Run: w.run.ID, Seen: w.it.Stamp.At, Outcome: OutUpdated, Why: "merged into " + w.ref.String()})
+			return nil
+		}); err != nil {
+			return now, err
+		}
+	}
+	if !moved {
+		return now, nil
+	}
+	return e.Target.Read(ctx, e.targetRef(w))
+}
+
+func (e *Engine) mergeTarget(ctx context.Context, w *work, from desk.Ref) (bool, error) {
+	old, err := e.Target.Read(ctx, from)
+	if errors.Is(err, desk.ErrNotFound) || err == nil && old.Ref.ID == w.row.Target {
+		return false, nil // gone, or merged there already
+	}
+	if err != nil {
+		return false, err
+	}
+	switch m, can := e.Target.(desk.Merger); {
+	case e.mig.OnMerged == Mirror && can:
+		return true, m.Merge(ctx, from, e.targetRef(w))
+	case e.mig.OnMerged == Mirror || e.mig.OnMerged == Close: // closing is as near as such a desk comes
+		_, err = e.Target.Apply(ctx, from, desk.Change{Fields: desk.Fields{desk.Status: {e.mig.ClosedStatus}}, Lock: old.Lock})
+	case e.mig.OnMerged == Tag:
+		_, err = e.Target.Apply(ctx, from, desk.Change{Fields: e.tagged(old), Lock: old.Lock})
+	}
+	return false, err
+}
+
+func (e *Engine) tagged(r desk.Record) desk.Fields {
+	return desk.Fields{desk.Tags: desk.Set(append(slices.Clone(r.Fields[desk.Tags]), e.mig.EventTag)...)}
+}
+
+// carryOutEvent does what the policies say about a migrated record that was deleted, or marked as spam, in the source.
+// Nothing is deleted in the target unless a policy says mirror (invariant 5).
+func (e *Engine) carryOutEvent(ctx context.Context, w *work) error {
+	policy := e.mig.OnDeleted
+	if w.rec.Event == desk.Spam {
+		policy = e.mig.OnSpam
+	}
+	if err := e.claim(ctx, w); err != nil {
+		return err
+	}
+	out := OutUpdated
+	now, err := e.Target.Read(ctx, e.targetRef(w))
+	switch {
+	case errors.Is(err, desk.ErrNotFound):
+		out = OutUnchanged // gone on both sides
+	case err != nil:
+		return e.release(ctx, w, err)
+	case policy == Mirror:
+		d, can := e.Target.(desk.Deleter)
+		if !can {
+			return e.release(ctx, w, &desk.Error{Op: "delete target " + w.row.Target, Class: desk.ErrRejected, Said: "this desk cannot delete; choose policy close or tag"})
+		}
+		err = d.Delete(ctx, e.targetRef(w))
+		w.wrote = append(w.wrote, "deleted")
+	case policy == Close:
+		_, err = e.Target.Apply(ctx, e.targetRef(w), desk.Change{Fields: desk.Fields{desk.Status: {e.mig.ClosedStatus}}, Lock: now.Lock})
+		w.wrote = append(w.wrote, string(desk.Status))
+	case policy == Tag:
+		_, err = e.Target.Apply(ctx, e.targetRef(w), desk.Change{Fields: e.tagged(now), Lock: now.Lock})
+		w.wrote = append(w.wrote, string(desk.Tags))
+	default:
+		out = OutExcluded
+	}
+	if err != nil {
+		return e.doubt(ctx, w, fmt.Errorf("carry over that %s is %s: %w", w.ref, w.rec.Event, err))
+	}
+	event := w.rec.Event
+	w.finish(out, string(event)+" in the source; policy "+string(policy))
+	w.done = false
+	w.row.Claim, w.row.Gone, w.row.Digest, w.row.Began = nil, event, "", w.rec.Began.UTC()
+	w.row.Last = &last{Run: w.m.Run, Pos: w.pos(), Out: w.out}
+	w.row.trace(Trace{At: e.Now().UTC(), Run: w.run.ID, Seen: w.it.Stamp.At, Outcome: out, Why: w.out.Reason, Wrote: w.wrote})
+	if err := e.saveRow(ctx, w); err != nil {
+		return err
+	}
+	w.done = true
+	return nil
+}
+
+// rehearse says what carryOut would do, and writes nothing, neither to the desks nor to the ledger.
+func (e *Engine) rehearse(ctx context.Context, w *work) error {
+	if w.rec.Event == desk.Deleted || w.rec.Event == desk.Spam {
+		w.finish(OutExcluded, string(w.rec.Event)+" in the source")
+		return nil
+	}
+	if w.row.Target == "" || w.row.How == "fallback" {
+		id, how, err := e.find(ctx, w, w.run.Adopt || w.row.Claim != nil)
+		switch {
+		case err != nil:
+			return err
+		case w.held.Doubt != "":
+			w.finish(OutHeld, w.held.reason())
+		case id != "" && w.ref.Kind != desk.Ticket:
+			w.finish(OutUnchanged, "would be linked to a record that is there ("+how+")")
+		case id == "":
+			w.finish(OutCreated, "would be created")
+		default:
+			w.row.Target = id
+		}
+		if w.done {
+			return nil
+		}
+	}
+	now, err := e.Target.Read(ctx, e.targetRef(w))
+	if errors.Is(err, desk.ErrNotFound) {
+		w.finish(OutHeld, "it was deleted in the target")
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defs, err := e.definitions(ctx)
+	if err != nil {
+		return err
+	}
+	m := merge(w.ref.Kind, w.row.Fields, w.want.Fields, now.Fields, defs, e.mig.Policies, w.heldBefore.decisions())
+	e.noteEntries(w, desk.Written{}, now.Entries)
+	add := 0
+	for _, en := range w.want.Entries {
+		if k, ok := w.known[en.ID]; !ok || k.Digest != entryDigest(en) {
+			add++
+		}
+	}
+	w.held.Fields = m.Held
+	switch {
+	case len(m.Held) > 0:
+		w.finish(OutHeld, w.held.reason())
+	case add > 0 || len(m.Apply) > 0:
+		w.finish(OutUpdated, fmt.Sprintf("would set %d fields and add %d entries", len(m.Apply), add))
+	default:
+		w.finish(OutUnchanged, "")
+	}
+	return nil
+}

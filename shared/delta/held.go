@@ -1,0 +1,241 @@
+package delta
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/deltadesk/deltadesk/shared/desk"
+)
+
+// Choice is what a person decides about something held.
+type Choice string
+
+// The choices: for a field the source's value, the target's, or a third one; for a create in doubt the target record it
+// is, or to create it (again); for an entry that changed and cannot be changed in the target, to leave it as it is there.
+const (
+	ChooseSource Choice = "source"
+	ChooseTarget Choice = "target"
+	ChooseValue  Choice = "value"
+	ChooseLink   Choice = "link"
+	ChooseCreate Choice = "create"
+)
+
+// Decision is a person's answer, bound to the two versions it was made for.
+type Decision struct {
+	Choice Choice     `json:"choice"`
+	Value  desk.Value `json:"value,omitempty"` // for ChooseValue; for ChooseLink the target's id
+	// Source and Target are the digests of what both sides said when it was made.
+	Source string    `json:"source,omitempty"`
+	Target string    `json:"target,omitempty"`
+	By     string    `json:"by,omitempty"`
+	At     time.Time `json:"at"`
+}
+
+type heldField struct {
+	Field        desk.Field `json:"field"`
+	Source       desk.Value `json:"source"`
+	Target       desk.Value `json:"target"`
+	SourceDigest string     `json:"source_digest"`
+	TargetDigest string     `json:"target_digest"`
+	Decision     *Decision  `json:"decision,omitempty"`
+	// Again: a decision was made, and one of the sides moved before it could be carried out.
+	Again bool `json:"again,omitempty"`
+}
+
+// Held is one record with what waits for a person.
+type Held struct {
+	Ref    desk.Ref  `json:"ref"`
+	Target string    `json:"target,omitempty"`
+	Since  time.Time `json:"since"`
+	Run    string    `json:"run"`
+	Scope  string    `json:"scope"`
+	// Fields that both sides changed.
+	Fields []heldField `json:"fields,omitempty"`
+	// Doubt is why it is open whether the record is in the target already, with what was found there.
+	Doubt      string    `json:"doubt,omitempty"`
+	Candidates []string  `json:"candidates,omitempty"`
+	Answer     *Decision `json:"answer,omitempty"`
+	// Entries that changed in the source after they were copied, which the target cannot change.
+	Entries []heldEntry `json:"entries,omitempty"`
+	// Gone: the record was deleted in the target.
+	Gone bool `json:"gone,omitempty"`
+}
+
+type heldEntry struct {
+	Entry    string    `json:"entry"`
+	Digest   string    `json:"digest"`
+	Decision *Decision `json:"decision,omitempty"`
+}
+
+func (h Held) empty() bool {
+	return len(h.Fields) == 0 && h.Doubt == "" && len(h.Entries) == 0 && !h.Gone
+}
+
+// reason says in one sentence what waits, without content.
+func (h Held) reason() string {
+	var parts []string
+	if h.Doubt != "" {
+		parts = append(parts, h.Doubt)
+	}
+	if h.Gone {
+		parts = append(parts, "it was deleted in the target")
+	}
+	for _, f := range h.Fields {
+		s := fmt.Sprintf("%s changed on both sides", f.Field)
+		if f.Again {
+			s += " (and again since it was decided)"
+		}
+		parts = append(parts, s)
+	}
+	for _, en := range h.Entries {
+		parts = append(parts, fmt.Sprintf("entry %s changed in the source, and the target cannot change entries", en.Entry))
+	}
+	return strings.Join(parts, "; ")
+}
+
+// next says what the operator can do.
+func (h Held) next() string {
+	switch {
+	case h.Doubt != "":
+		return fmt.Sprintf("deltadesk decide %s --link TARGET-ID | --create-again", h.Ref)
+	case h.Gone:
+		return fmt.Sprintf("deltadesk decide %s --create-again | --link TARGET-ID", h.Ref)
+	case len(h.Fields) > 0:
+		return fmt.Sprintf("deltadesk decide %s --field %s --choose source|target|value", h.Ref, h.Fields[0].Field)
+	}
+	return fmt.Sprintf("deltadesk decide %s --entry %s --choose target", h.Ref, h.Entries[0].Entry)
+}
+
+// decisions by field.
+func (h Held) decisions() map[desk.Field]Decision {
+	out := map[desk.Field]Decision{}
+	for _, f := range h.Fields {
+		if f.Decision != nil {
+			out[f.Field] = *f.Decision
+		}
+	}
+	return out
+}
+
+func (h Held) acceptedEntry(id, digest string) bool {
+	return slices.ContainsFunc(h.Entries, func(x heldEntry) bool {
+		return x.Entry == id && x.Digest == digest && x.Decision != nil && x.Decision.Choice == ChooseTarget
+	})
+}
+
+// HeldRecords returns everything that waits for a person.
+func (e *Engine) HeldRecords(ctx context.Context) ([]Held, error) {
+	var out []Held
+	err := e.each(ctx, e.heldPart(), "", func(r Row) error {
+		h, err := decode[Held](r)
+		out = append(out, h)
+		return err
+	})
+	return out, err
+}
+
+// Decide stores a decision about a held record. It is carried out by the next run of a window over its scope, and only if
+// both sides still say what they said when it was made. Exactly one of field, entry and neither (a record in doubt) is
+// meant.
+func (e *Engine) Decide(ctx context.Context, ref desk.Ref, field desk.Field, entry string, d Decision) error {
+	d.At = e.Now().UTC()
+	var scope string
+	_, err := update(ctx, e, e.heldKey(ref), func(h *Held) error {
+		if h.Ref.ID == "" {
+			return refuse("nothing of %s is held; `deltadesk held` lists what is", ref)
+		}
+		scope = h.Scope
+		switch {
+		case field != "":
+			i := slices.IndexFunc(h.Fields, func(f heldField) bool { return f.Field == field })
+			if i < 0 {
+				return refuse("field %s of %s is not held; held is: %s", field, ref, h.reason())
+			}
+			if d.Choice != ChooseSource && d.Choice != ChooseTarget && d.Choice != ChooseValue {
+				return refuse("a field is decided with source, target or value")
+			}
+			d.Source, d.Target = h.Fields[i].SourceDigest, h.Fields[i].TargetDigest
+			h.Fields[i].Decision, h.Fields[i].Again = &d, false
+		case entry != "":
+			i := slices.IndexFunc(h.Entries, func(x heldEntry) bool { return x.Entry == entry })
+			if i < 0 {
+				return refuse("entry %s of %s is not held; held is: %s", entry, ref, h.reason())
+			}
+			if d.Choice != ChooseTarget {
+				return refuse("an entry that the target cannot change can only be left as it is there: --choose target")
+			}
+			h.Entries[i].Decision = &d
+		default:
+			if h.Doubt == "" && !h.Gone {
+				return refuse("%s is not in doubt; held is: %s", ref, h.reason())
+			}
+			if d.Choice != ChooseLink && d.Choice != ChooseCreate {
+				return refuse("a record in doubt is decided with --link TARGET-ID or --create-again")
+			}
+			h.Answer = &d
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return e.makeDue(ctx, scope, dueRow{Listed: desk.Listed{Ref: ref, Open: true}, Why: "decision"})
+}
+
+// keepHeld writes, renews or removes a record's held row.
+func (e *Engine) keepHeld(ctx context.Context, h Held, before Held, version int64) error {
+	if h.empty() {
+		if version == 0 {
+			return nil
+		}
+		if err := e.rows.Delete(ctx, e.heldKey(h.Ref), version); err != nil {
+			return fmt.Errorf("remove the held row of %s: %w", h.Ref, err)
+		}
+		return nil
+	}
+	h.Since = before.Since
+	if h.Since.IsZero() {
+		h.Since = e.Now().UTC()
+	}
+	for i, f := range h.Fields {
+		for _, old := range before.Fields {
+			if old.Field != f.Field {
+				continue
+			}
+			moved := old.SourceDigest != f.SourceDigest || old.TargetDigest != f.TargetDigest
+			h.Fields[i].Again = old.Again || moved && old.Decision != nil
+			if !moved {
+				h.Fields[i].Decision = old.Decision
+			}
+		}
+	}
+	_, err := e.put(ctx, e.heldKey(h.Ref), version, h)
+	return err
+}
+
+// makeDue makes the next run over the scope take a record up.
+func (e *Engine) makeDue(ctx context.Context, scope string, d dueRow) error {
+	_, err := update(ctx, e, e.dueKey(scope, d.Listed.Ref), func(old *dueRow) error {
+		if d.Listed.Stamp.Before(old.Listed.Stamp) {
+			d.Listed.Stamp = old.Listed.Stamp
+		}
+		*old = d
+		return nil
+	})
+	return err
+}
+
+func digestJSON(v any) string {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic("delta: a row that cannot be written as JSON: " + err.Error())
+	}
+	sum := sha256.Sum256(b)
+	return base64.RawURLEncoding.EncodeToString(sum[:9])
+}

@@ -1,0 +1,237 @@
+package delta
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/deltadesk/deltadesk/shared/desk"
+)
+
+// pageLimit is how many due records make a page.
+const pageLimit = 200
+
+// list goes on listing a run, at most budget pages, and reports whether everything is listed.
+//
+// A page's object is written before its row, and the row carries the place (Next) from which listing goes on. So the place
+// moves on only over pages that are kept, in one write with the page: cut off in between, the page is listed again.
+func (e *Engine) list(ctx context.Context, run *Run, pages []pageRow, budget int) ([]pageRow, error) {
+	defer e.clock("list")()
+	kind, from, dueDone, kinds := e.place(run, pages)
+	for ; kind < len(kinds); kind, from, dueDone = kind+1, run.From, false {
+		k := kinds[kind]
+		if !dueDone {
+			rows, err := e.listDue(ctx, run, k, len(pages), "")
+			if err != nil {
+				return pages, err
+			}
+			pages = append(pages, rows...)
+		}
+		for {
+			if budget--; budget < 0 {
+				return pages, nil
+			}
+			page, err := e.Source.Changes(ctx, k, run.Filter, from, run.Until)
+			if err != nil {
+				return pages, fmt.Errorf("list changed %s records: %w", k, err)
+			}
+			if !page.Done && bytes.Equal(page.Next, from) {
+				return pages, fmt.Errorf("list changed %s records: the source names the same place again and again: %w", k, desk.ErrCursor)
+			}
+			keep, err := e.undropped(ctx, run, page.Items)
+			if err != nil {
+				return pages, err
+			}
+			row := pageRow{Kind: k, Listed: len(page.Items), Dropped: len(page.Items) - len(keep), Next: page.Next, Done: page.Done}
+			// Nothing was listed and nothing is left: there is nothing to remember. Cut off here, the same is asked again.
+			if len(page.Items) > 0 || !page.Done {
+				entries := make([]planEntry, len(keep))
+				for i, it := range keep {
+					entries[i] = planEntry{Listed: it}
+				}
+				row.No = len(pages)
+				if row, err = e.putPage(ctx, run, row, entries); err != nil {
+					return pages, err
+				}
+				pages = append(pages, row)
+			}
+			if from = page.Next; page.Done {
+				break
+			}
+		}
+	}
+	run.Listed = true
+	return pages, nil
+}
+
+// place finds out from the pages where listing goes on.
+func (e *Engine) place(run *Run, pages []pageRow) (kind int, from desk.Cursor, dueDone bool, kinds []desk.Kind) {
+	kinds = e.kinds()
+	from = run.From
+	if run.Kind != Delta {
+		from = nil
+	}
+	if len(pages) == 0 {
+		return 0, from, false, kinds
+	}
+	last := pages[len(pages)-1]
+	kind = slices.Index(kinds, last.Kind)
+	switch {
+	case last.Done:
+		return kind + 1, from, false, kinds
+	case last.DuePage:
+		return kind, from, true, kinds
+	}
+	return kind, last.Next, true, kinds
+}
+
+// undropped leaves out what need not be read: invariant 1, second line. The ledger's last reading must have begun later
+// than the listed change by more than the stamp's resolution (two changes in the same second may carry the same stamp)
+// and the source's lag (a change accepted before may not have been visible to that reading). A full run reads everything.
+func (e *Engine) undropped(ctx context.Context, run *Run, items []desk.Listed) ([]desk.Listed, error) {
+	if run.Kind != Delta || !run.Since.IsZero() || len(items) == 0 {
+		return items, nil
+	}
+	read := map[Key]ledgerRow{}
+	for part := range slices.Chunk(items, 100) {
+		var keys []Key
+		for _, it := range part {
+			if k := e.ledgerKey(it.Ref); !slices.Contains(keys, k) {
+				keys = append(keys, k)
+			}
+		}
+		rows, err := e.rows.GetMany(ctx, keys)
+		if err != nil {
+			return nil, fmt.Errorf("read the ledger of %d listed records: %w", len(keys), err)
+		}
+		for _, r := range rows {
+			l, err := decode[ledgerRow](r)
+			if err != nil {
+				return nil, err
+			}
+			read[r.Key] = l
+		}
+	}
+	var keep []desk.Listed
+	for _, it := range items {
+		if l, ok := read[e.ledgerKey(it.Ref)]; !ok || !e.known(l, it) {
+			keep = append(keep, it)
+		}
+	}
+	return keep, nil
+}
+
+// known tells whether a listed change is certainly part of what the ledger's last reading saw.
+func (e *Engine) known(l ledgerRow, it desk.Listed) bool {
+	return l.Target != "" && l.Claim == nil && !l.Held && l.Gone == "" && it.Event != desk.Merged && it.Event != desk.Deleted && it.Event != desk.Spam &&
+		l.Rules == e.rules && l.Began.After(it.Stamp.At.Add(e.SourceSide.StampResolution+e.SourceSide.ListLag))
+}
+
+// listDue makes pages of the due rows of a kind, those with the given reason only if why is set.
+func (e *Engine) listDue(ctx context.Context, run *Run, k desk.Kind, no int, why string) ([]pageRow, error) {
+	var entries []planEntry
+	if run.Kind == Verify || run.Dry && why != "" {
+		return nil, nil
+	}
+	err := e.each(ctx, e.duePart(run.Scope), string(k)+"/", func(r Row) error {
+		d, err := decode[dueRow](r)
+		if err != nil {
+			return err
+		}
+		if d.Mode != "" && run.Mode != CreateUpdate && run.Mode != d.Mode || why != "" && d.Why != why {
+			return nil
+		}
+		entries = append(entries, planEntry{Listed: d.Listed, Due: d.Why, DueVersion: r.Version})
+		return nil
+	})
+	if err != nil || len(entries) == 0 {
+		return nil, err
+	}
+	var rows []pageRow
+	for part := range slices.Chunk(entries, pageLimit) {
+		row, err := e.putPage(ctx, run, pageRow{No: no + len(rows), Kind: k, Listed: len(part), DuePage: true, Done: why != ""}, part)
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, row)
+	}
+	return rows, nil
+}
+
+// putPage keeps one page of the plan: object first, then row. Open tickets come first.
+func (e *Engine) putPage(ctx context.Context, run *Run, row pageRow, entries []planEntry) (pageRow, error) {
+	slices.SortStableFunc(entries, func(a, b planEntry) int {
+		switch {
+		case a.Open == b.Open:
+			return 0
+		case a.Open:
+			return -1
+		}
+		return 1
+	})
+	row.Planned = len(entries)
+	for _, it := range entries {
+		if it.Open {
+			row.Open++
+		}
+	}
+	if len(entries) > 0 {
+		body, err := json.Marshal(entries)
+		if err != nil {
+			return row, fmt.Errorf("plan page %d of run %s: %w", row.No, run.ID, err)
+		}
+		// The key names the content: the same page listed again after a cut-off may hold something else.
+		row.Object = fmt.Sprintf("plan/%s/%s/%06d-%s.json", e.mig.ID, run.ID, row.No, digestJSON(entries))
+		if _, err := e.Objects.Put(ctx, row.Object, bytes.NewReader(body)); err != nil && !errors.Is(err, ErrExists) {
+			return row, fmt.Errorf("keep plan page %d of run %s: %w", row.No, run.ID, err)
+		}
+	}
+	var err error
+	row.version, err = e.put(ctx, e.pageKey(run.ID, row.No), 0, row)
+	return row, err
+}
+
+// entries returns the plan entries of a page.
+func (e *Engine) entries(ctx context.Context, object string) ([]planEntry, error) {
+	e.mu.Lock()
+	es, ok := e.pages[object]
+	e.mu.Unlock()
+	if ok || object == "" {
+		return es, nil
+	}
+	r, _, err := e.Objects.Open(ctx, object)
+	if err != nil {
+		return nil, fmt.Errorf("read plan page %s: %w", object, err)
+	}
+	defer r.Close()
+	body, err := io.ReadAll(r)
+	if err != nil {
+		return nil, fmt.Errorf("read plan page %s: %w", object, err)
+	}
+	if err := json.Unmarshal(body, &es); err != nil {
+		return nil, fmt.Errorf("plan page %s is damaged: %w", object, err)
+	}
+	e.mu.Lock()
+	if len(e.pages) > 64 {
+		clear(e.pages)
+	}
+	e.pages[object] = es
+	e.mu.Unlock()
+	return es, nil
+}
+
+// pageRows returns the pages of a run, in order.
+func (e *Engine) pageRows(ctx context.Context, run string) ([]pageRow, error) {
+	var out []pageRow
+	err := e.each(ctx, e.pagePart(run), "", func(r Row) error {
+		p, err := decode[pageRow](r)
+		p.version = r.Version
+		out = append(out, p)
+		return err
+	})
+	return out, err
+}

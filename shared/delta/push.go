@@ -1,0 +1,506 @@
+package delta
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/deltadesk/deltadesk/shared/desk"
+	"github.com/deltadesk/deltadesk/shared/mapping"
+)
+
+// Retry is a message to be delivered again.
+type Retry struct {
+	Message Message
+	Delay   time.Duration
+	Why     string
+}
+
+// Work carries out a batch of messages and returns those that are to be delivered again; all others are done with. It
+// stops taking up records when intake ends, and stops altogether when ctx does.
+//
+// The batch is read as a whole, then kept as one object of raw records, then written record by record. That makes the
+// reading a little older than the writing, which is safe: a record claims its ledger row on the condition that nobody has
+// carried it out since, and what changes in the source after the reading is listed by the next delta.
+func (e *Engine) Work(ctx, intake context.Context, ms []Message) []Retry {
+	defer e.clock("push")()
+	var retry []Retry
+	var jobs []*work
+	back := func(m Message, v verdict, err error) {
+		why := v.why
+		if why == "" && err != nil {
+			why = err.Error()
+		}
+		retry = append(retry, Retry{Message: m, Delay: v.delay, Why: why})
+	}
+	for _, m := range ms {
+		if intake.Err() != nil {
+			back(m, verdict{}, intake.Err())
+			continue
+		}
+		w, err := e.open(ctx, m)
+		if err != nil {
+			back(m, verdict{delay: 5 * time.Second}, err)
+			continue
+		}
+		if w == nil {
+			continue // the run is over, or the entry has its outcome
+		}
+		if w.run.Kind == Verify {
+			w.err = e.verifyOne(ctx, w)
+		} else {
+			w.err = e.prepare(ctx, w)
+		}
+		jobs = append(jobs, w)
+	}
+	if err := e.stageRaw(ctx, jobs); err != nil {
+		for _, w := range jobs {
+			if w.err == nil && !w.done {
+				w.err = err
+			}
+		}
+	}
+	var outs []Row
+	for _, w := range jobs {
+		if w.err == nil && !w.done {
+			if intake.Err() != nil {
+				back(w.m, verdict{}, intake.Err())
+				continue
+			}
+			w.err = e.carryOut(ctx, intake, w)
+		}
+		if w.err != nil && !w.done {
+			v, err := e.settle(ctx, w)
+			if err != nil {
+				back(w.m, verdict{delay: 5 * time.Second}, err)
+				continue
+			}
+			if !w.done {
+				back(w.m, v, w.err)
+				continue
+			}
+		}
+		if err := e.conclude(ctx, w); err != nil {
+			back(w.m, verdict{delay: time.Second}, err)
+			w.done = false
+			continue
+		}
+		body, err := json.Marshal(w.out)
+		if err != nil {
+			panic("delta: an outcome that cannot be written as JSON: " + err.Error())
+		}
+		outs = append(outs, Row{Key: e.outKey(w.m.Run, w.m.Page, w.m.Seq), Body: body})
+		e.Log.Debug("pushed", "run", w.m.Run, "record", w.it.Ref.String(), "outcome", w.out.Outcome)
+	}
+	for part := range slices.Chunk(outs, 25) {
+		if err := e.rows.PutMany(ctx, part); err != nil {
+			// The records are carried out; delivered again they answer with the outcome that the ledger remembers.
+			for _, w := range jobs {
+				if w.done {
+					back(w.m, verdict{delay: time.Second}, fmt.Errorf("write outcomes: %w", err))
+				}
+			}
+			return retry
+		}
+	}
+	return retry
+}
+
+// work is one plan entry on its way.
+type work struct {
+	m   Message
+	run *Run
+	it  planEntry
+
+	claimed   string // the claim that is ours
+	takenOver bool   // somebody claimed before us and never said what came of it
+
+	ref    desk.Ref  // what it came to: the record that lives on, for one that was merged
+	row    ledgerRow // of ref, as read
+	rec    desk.Record
+	want   desk.Record // mapped, with the target's ids
+	digest string
+	losses []desk.Loss
+	waits  []desk.Ref // links to records that have not arrived
+
+	known  map[string]entryRow // entries that are in the target, with those of aliases
+	chunks int                 // rows of the thread that are full
+	fresh  []string            // entries added to known since the row was read
+
+	held        Held // as it will be
+	heldBefore  Held
+	heldVersion int64
+	wrote       []string
+	bytes       int64
+	later       Mode // excluded by the run's mode: the mode that will take it up
+
+	done bool
+	out  outcomeRow
+	err  error
+}
+
+func (w *work) pos() int { return w.m.Page*1_000_000 + w.m.Seq }
+
+func (w *work) finish(o Outcome, reason string) {
+	w.done, w.err = true, nil
+	w.out = outcomeRow{Ref: w.it.Ref, Target: w.row.Target, Outcome: o, Reason: reason, Losses: w.losses, Bytes: w.bytes, Kept: w.out.Kept}
+}
+
+// Errors by which a record is put back without being anybody's fault.
+var (
+	errBusy   = errors.New("another worker has it")
+	errNotYet = errors.New("the source still shows an older version than it listed")
+	errLater  = errors.New("out of time; what is finished is kept")
+)
+
+// busyError says until when a claim must be respected.
+type busyError struct{ until time.Time }
+
+func (b busyError) Error() string        { return errBusy.Error() }
+func (b busyError) Is(target error) bool { return target == errBusy }
+
+// open finds out what a message is about; nil if there is nothing left to do.
+func (e *Engine) open(ctx context.Context, m Message) (*work, error) {
+	run, err := e.run(ctx, m.Run)
+	var no *Refusal
+	if errors.As(err, &no) {
+		return nil, nil // a run of another store, or erased
+	}
+	if err != nil {
+		return nil, err
+	}
+	if run.Status.Ended() || run.Stop != "" {
+		return nil, nil
+	}
+	if _, err := e.rows.Get(ctx, e.outKey(m.Run, m.Page, m.Seq)); !errors.Is(err, ErrNoRow) {
+		return nil, err
+	}
+	var p pageRow
+	if _, err := e.get(ctx, e.pageKey(m.Run, m.Page), &p); err != nil {
+		return nil, err
+	}
+	es, err := e.entries(ctx, p.Object)
+	if err != nil {
+		return nil, err
+	}
+	if m.Seq < 0 || m.Seq >= len(es) {
+		return nil, nil // not of this plan
+	}
+	return &work{m: m, run: &run, it: es[m.Seq], ref: es[m.Seq].Ref}, nil
+}
+
+// prepare reads the record and decides whether anything is to be written. It changes nothing.
+func (e *Engine) prepare(ctx context.Context, w *work) error {
+	if err := e.loadRow(ctx, w); err != nil {
+		return err
+	}
+	if l := w.row.Last; l != nil && l.Run == w.m.Run && l.Pos == w.pos() {
+		// Carried out already; only the outcome did not get through. So a doubled or late message answers the same.
+		w.done, w.out = true, l.Out
+		return nil
+	}
+	if err := e.free(w.row); err != nil {
+		return err
+	}
+	inRun := w.row.Last != nil && w.row.Last.Run == w.run.ID
+	if w.it.Due == "" && (w.run.Kind == Delta && w.run.Since.IsZero() || inRun) && e.known(w.row, w.it.Listed) {
+		w.finish(OutUnchanged, "")
+		return nil
+	}
+	rec, err := e.Source.Read(ctx, w.ref)
+	if errors.Is(err, desk.ErrNotFound) && w.it.Event == desk.Deleted {
+		rec, err = desk.Record{Ref: w.ref, Event: desk.Deleted, Stamp: w.it.Stamp, Began: w.it.Stamp.At}, nil
+	}
+	if errors.Is(err, desk.ErrNotFound) {
+		// It was listed, so it may just not be visible yet. It is never taken for an empty or deleted ticket.
+		return fmt.Errorf("read %s: %w: %w", w.ref, errNotYet, err)
+	}
+	if err != nil {
+		return fmt.Errorf("read %s: %w", w.ref, err)
+	}
+	w.rec = rec
+	if rec.Stamp.Before(w.it.Stamp) {
+		return fmt.Errorf("read %s: %w", w.ref, errNotYet) // invariant 1: an older read is "not yet", never "unchanged"
+	}
+	if rec.Ref != w.ref {
+		// Merged: what is left to carry out is the record that lives on.
+		if err := e.follow(ctx, w, rec.Ref); err != nil || w.done {
+			return err
+		}
+	}
+	if rec.Event == desk.Deleted || rec.Event == desk.Spam {
+		if w.row.Target == "" || w.row.Gone == rec.Event {
+			w.finish(OutExcluded, string(rec.Event)+" in the source")
+		}
+		return nil
+	}
+	if ok, why := w.run.Filter.Holds(rec); !ok {
+		w.finish(OutExcluded, why)
+		return nil
+	}
+	res, err := e.mapped(ctx, rec)
+	if err != nil {
+		return err
+	}
+	if len(res.Problems) > 0 {
+		p := res.Problems[0]
+		return &desk.Error{Op: "map " + w.ref.String(), Class: desk.ErrRejected, Said: fmt.Sprintf("%s: %s; cover it in the migration file", p.Field, p.Why)}
+	}
+	if err := e.build(ctx, w, res); err != nil {
+		return err
+	}
+	if w.row.Target != "" && w.row.Claim == nil && !w.row.Held && w.row.Gone == "" && w.row.Digest == w.digest && len(w.waits) == 0 && !w.run.Adopt {
+		w.finish(OutUnchanged, "")
+		return nil
+	}
+	switch {
+	case w.row.Target != "" && w.run.Mode == CreateOnly:
+		w.finish(OutExcluded, "the mode leaves changes of migrated records out")
+		w.later = UpdateOnly
+	case w.row.Target == "" && w.run.Mode == UpdateOnly:
+		w.finish(OutExcluded, "the mode leaves new records out")
+		w.later = CreateOnly
+	}
+	return nil
+}
+
+// follow turns the work towards the record that ref was merged into.
+func (e *Engine) follow(ctx context.Context, w *work, into desk.Ref) error {
+	w.ref = into
+	if err := e.loadRow(ctx, w); err != nil {
+		return err
+	}
+	return e.free(w.row)
+}
+
+func (e *Engine) loadRow(ctx context.Context, w *work) error {
+	w.row = ledgerRow{}
+	v, err := e.get(ctx, e.ledgerKey(w.ref), &w.row)
+	w.row.version = v
+	return err
+}
+
+// free tells whether a claim may be ignored or taken over: only when its holder can no longer be alive, and no request of
+// its can still be at work on the target. A claim of another session of this process's own store is known to be dead, but
+// a request it sent just before it died is not: that is waited out.
+func (e *Engine) free(row ledgerRow) error {
+	c := row.Claim
+	if c == nil {
+		return nil
+	}
+	until := c.Until
+	if e.Session != "" && c.Session != e.Session {
+		dead := e.born
+		if dead.Before(c.At) {
+			dead = c.At
+		}
+		if u := dead.Add(e.TargetSide.Settle + e.TargetSide.FindLag); u.Before(until) {
+			until = u
+		}
+	}
+	if e.Now().Before(until) {
+		return busyError{until}
+	}
+	return nil
+}
+
+// build makes what the target is to hold out of the mapping's result: notes for what has no home, and the target's ids in
+// everything that points somewhere.
+func (e *Engine) build(ctx context.Context, w *work, res mapping.Result) error {
+	w.want, w.losses = res.Record, slices.Clone(res.Losses)
+	w.want.Fields = maps.Clone(w.want.Fields)
+	w.want.Entries = slices.Clone(w.want.Entries)
+	if err := e.resolve(ctx, w); err != nil {
+		return err
+	}
+	// The digest is of what the source says. Notes that we add are left out: they tell of the day they were written.
+	w.digest = digestJSON([]any{w.want.Digest(), res.Noted})
+	if w.ref.Kind == desk.Ticket {
+		if err := e.loadEntries(ctx, w); err != nil {
+			return err
+		}
+		e.addNotes(w, res)
+	}
+	for i := range w.want.Entries {
+		w.want.Entries[i].Marker = e.marker(w.want.Entries[i].ID)
+	}
+	return nil
+}
+
+// marker is how one of our entries is known again in the target.
+func (e *Engine) marker(entry string) string { return e.mig.ID + "/" + entry }
+
+// addNotes puts what has no home in the target into internal notes: once when the ticket is created, and fields without a
+// home again when they change.
+func (e *Engine) addNotes(w *work, res mapping.Result) {
+	note := func(id, body string) {
+		w.want.Entries = append(w.want.Entries, desk.Entry{ID: id, At: w.rec.Stamp.At.UTC(), Body: body, Type: "text/plain"})
+	}
+	if n := len(res.Noted); n > 0 {
+		note("fields/"+w.ref.ID+"/"+digestJSON(res.Noted), mapping.NoteBody(res.Noted))
+	}
+	// The status history is written once, at creation: later changes are in the target's own history.
+	if !e.TargetSide.KeepsHistory && (w.row.Target == "" || w.row.Unfinished) {
+		if h, ok := mapping.HistoryNote(w.rec); ok {
+			w.want.Entries = append(w.want.Entries, h)
+			w.losses = append(w.losses, desk.Loss{Class: "status-history", What: w.ref.String(), Kept: "note"})
+		}
+	}
+	if e.TargetSide.MaxFile > 0 {
+		for i, en := range w.want.Entries {
+			var keep []desk.File
+			for _, f := range en.Files {
+				if f.Size <= e.TargetSide.MaxFile {
+					keep = append(keep, f)
+					continue
+				}
+				w.losses = append(w.losses, desk.Loss{Class: "oversize-file", What: "entry " + en.ID + " file " + f.ID, Kept: "note"})
+				note("oversize/"+en.ID+"/"+f.ID, fmt.Sprintf("A file of %d bytes is larger than this desk takes (%d) and stayed in the source: %s\n%s", f.Size, e.TargetSide.MaxFile, f.Name, w.rec.URL))
+			}
+			w.want.Entries[i].Files = keep
+		}
+	}
+}
+
+// settle decides what follows from w.err, and finishes w if that is an outcome.
+func (e *Engine) settle(ctx context.Context, w *work) (verdict, error) {
+	err := w.err
+	var busy busyError
+	switch {
+	case errors.As(err, &busy):
+		return verdict{delay: min(max(busy.until.Sub(e.Now()), time.Second), 15*time.Minute)}, nil
+	case errors.Is(err, errLater):
+		return verdict{}, nil
+	}
+	n := 1
+	if w.row.Attempts.Run == w.run.ID {
+		n = w.row.Attempts.N + 1
+	}
+	v := dispose(err, n)
+	if errors.Is(err, errNotYet) {
+		v = verdict{act: tryAgain, delay: max(time.Second<<n, e.SourceSide.ListLag)}
+		if n >= maxAttempts {
+			v.act = fail
+		}
+	}
+	if v.act == fail && desk.Class(err) == desk.ErrTransient && !errors.Is(err, errNotYet) {
+		// Before a record is given up: is it the record, or is the desk not there at all?
+		if down := e.deskDown(ctx); down != nil {
+			v = verdict{act: waitDesk, delay: time.Minute, why: down.Error()}
+		}
+	}
+	switch {
+	case w.run.Dry && v.act == fail:
+		w.finish(OutFailed, err.Error())
+		return v, nil
+	case w.run.Dry || w.run.Kind == Verify && v.act != fail:
+		return v, nil // nothing is counted where nothing is written
+	}
+	switch v.act {
+	case tryAgain:
+		row, err := update(ctx, e, e.ledgerKey(w.ref), func(r *ledgerRow) error {
+			r.Attempts = attempts{Run: w.run.ID, N: n}
+			return nil
+		})
+		w.row = row
+		return v, err
+	case waitDesk:
+		return v, e.note(ctx, w.run.ID, Waiting, v.why)
+	case stopRun:
+		return v, e.ask(ctx, w.run.ID, Stopped, v.why)
+	case fail:
+		reason := err.Error()
+		w.finish(OutFailed, reason)
+		w.out.Next = "mend the cause; the record stays due and is tried again by the next run"
+		if w.run.Kind == Verify {
+			return v, nil
+		}
+		if err := e.makeDue(ctx, w.run.Scope, dueRow{Listed: w.it.Listed, Why: "failed", Run: w.run.ID}); err != nil {
+			return v, err
+		}
+		_, err := update(ctx, e, e.ledgerKey(w.ref), func(r *ledgerRow) error {
+			r.Attempts = attempts{}
+			r.trace(Trace{At: e.Now().UTC(), Run: w.run.ID, Seen: w.it.Stamp.At, Outcome: OutFailed, Why: reason})
+			return nil
+		})
+		return v, err
+	}
+	return v, nil
+}
+
+func (e *Engine) deskDown(ctx context.Context) error {
+	for _, side := range []struct {
+		name string
+		desk any
+	}{{"source", e.Source}, {"target", e.Target}} {
+		if c, ok := side.desk.(desk.Checker); ok {
+			if err := c.Check(ctx); err != nil && ctx.Err() == nil {
+				return fmt.Errorf("%s: %w", side.name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// note writes down that a run waits, or no longer does.
+func (e *Engine) note(ctx context.Context, run string, s Status, why string) error {
+	_, err := update(ctx, e, e.runKey(run), func(r *Run) error {
+		if r.Status.Ended() || r.Status == s && r.Why == why {
+			return errKeep
+		}
+		r.Status, r.Why = s, why
+		return nil
+	})
+	return err
+}
+
+// conclude writes what follows from a finished record besides its own row: whoever waited for it becomes due, and the due
+// row that brought it here goes. It comes before the outcome and may be done twice.
+func (e *Engine) conclude(ctx context.Context, w *work) error {
+	if w.run.Dry || w.run.Kind == Verify {
+		return nil
+	}
+	if w.row.Awaited && w.row.Target != "" {
+		var waiting []Row
+		if err := e.each(ctx, e.waitPart(w.ref), "", func(r Row) error { waiting = append(waiting, r); return nil }); err != nil {
+			return err
+		}
+		for _, r := range waiting {
+			wr, err := decode[waitRow](r)
+			if err != nil {
+				return err
+			}
+			if err := e.makeDue(ctx, wr.Scope, dueRow{Listed: desk.Listed{Ref: wr.Ref}, Why: "link", Run: w.run.ID}); err != nil {
+				return err
+			}
+			if err := e.rows.Delete(ctx, r.Key, r.Version); err != nil && !errors.Is(err, ErrStale) {
+				return err
+			}
+		}
+	}
+	switch w.out.Outcome {
+	case OutHeld:
+		return e.makeDue(ctx, w.run.Scope, dueRow{Listed: w.it.Listed, Why: "held", Run: w.run.ID})
+	case OutCreated, OutUpdated, OutUnchanged, OutExcluded:
+		if w.later != "" {
+			return e.makeDue(ctx, w.run.Scope, dueRow{Listed: w.it.Listed, Why: "mode", Run: w.run.ID, Mode: w.later})
+		}
+		if w.it.Due != "" {
+			if err := e.rows.Delete(ctx, e.dueKey(w.run.Scope, w.it.Ref), w.it.DueVersion); err != nil && !errors.Is(err, ErrStale) {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (r *ledgerRow) trace(t Trace) {
+	r.Trail = append(r.Trail, t)
+	if n := len(r.Trail); n > 5 {
+		r.Trail = slices.Clone(r.Trail[n-5:])
+	}
+}

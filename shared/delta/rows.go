@@ -1,0 +1,458 @@
+package delta
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/deltadesk/deltadesk/shared/desk"
+	"github.com/deltadesk/deltadesk/shared/report"
+)
+
+// Kind says what a run does.
+type Kind string
+
+// The kinds of run.
+const (
+	Full   Kind = "full"
+	Delta  Kind = "delta"
+	Verify Kind = "verify"
+)
+
+// Status of a run.
+type Status string
+
+// The states a run can be in. The last four are ends.
+const (
+	Running    Status = "running"
+	Waiting    Status = "waiting" // for a desk that cannot be reached or an account that is no longer let in
+	Verified   Status = "verified"
+	Exceptions Status = "exceptions"
+	Stopped    Status = "stopped"
+	Cancelled  Status = "cancelled"
+)
+
+// Ended tells whether nothing more will happen.
+func (s Status) Ended() bool {
+	return s == Verified || s == Exceptions || s == Stopped || s == Cancelled
+}
+
+// state is the one row per migration that holds what must change together: baselines, cutoffs and which lane is busy.
+type state struct {
+	// Source and Target name the desks this ledger belongs to.
+	Source  string                 `json:"source,omitempty"`
+	Target  string                 `json:"target,omitempty"`
+	Scopes  map[string]scopeState  `json:"scopes,omitempty"`
+	Windows map[string]windowState `json:"windows,omitempty"`
+	// Lanes maps a lane ("window/main", "full/all") to its active run: invariant 7.
+	Lanes map[string]lane `json:"lanes,omitempty"`
+}
+
+type lane struct {
+	Run       string `json:"run"`
+	Exclusive bool   `json:"exclusive,omitempty"`
+}
+
+type scopeState struct {
+	Baseline *baseline `json:"baseline,omitempty"`
+	// Full is a full run that has begun and not finished, or was stopped: what --continue goes on with.
+	Full string `json:"full,omitempty"`
+}
+
+type baseline struct {
+	Run   string      `json:"run"`
+	Mark  desk.Cursor `json:"mark"`
+	Ended time.Time   `json:"ended"`
+	// Scope is the digest of the filters that the baseline read.
+	Scope string `json:"scope"`
+}
+
+type windowState struct {
+	Cutoff desk.Cursor `json:"cutoff,omitempty"`
+	// Baseline is the run whose mark the chain began with.
+	Baseline string    `json:"baseline,omitempty"`
+	LastOK   time.Time `json:"last_ok,omitzero"`
+	// Extended is a later deadline that an operator set.
+	Extended time.Time `json:"extended,omitzero"`
+}
+
+// Run is one execution.
+type Run struct {
+	ID     string     `json:"id"`
+	Kind   Kind       `json:"kind"`
+	Lane   string     `json:"lane"`
+	Window string     `json:"window,omitempty"`
+	Scope  string     `json:"scope"`
+	Filter desk.Scope `json:"filter"`
+	Mode   Mode       `json:"mode"`
+	Dry    bool       `json:"dry,omitempty"`
+	// Adopt makes every create look in the target first.
+	Adopt bool `json:"adopt,omitempty"`
+	// Since is set when an operator re-reads a past range; such a run moves no cutoff.
+	Since   time.Time   `json:"since,omitzero"`
+	Config  string      `json:"config"`
+	From    desk.Cursor `json:"from,omitempty"`
+	Until   desk.Cursor `json:"until"`
+	Started time.Time   `json:"started"`
+	Ended   time.Time   `json:"ended,omitzero"`
+	Status  Status      `json:"status"`
+	Why     string      `json:"why,omitempty"`
+	// Listed: every kind has been listed up to the mark.
+	Listed bool `json:"listed,omitempty"`
+	// Stop asks the next step to end the run with this status (cancel, mail noticed).
+	Stop Status `json:"stop,omitempty"`
+	// Forgiven is how many failures had happened when an operator continued a stopped run.
+	Forgiven int    `json:"forgiven,omitempty"`
+	Lease    *lease `json:"lease,omitempty"`
+	// Usage of the process that closed the run; others have usage rows.
+	Usage *usageRow `json:"usage,omitempty"`
+
+	version int64
+}
+
+type lease struct {
+	By    string    `json:"by"`
+	Until time.Time `json:"until"`
+}
+
+// planEntry is one line of a plan page.
+type planEntry struct {
+	desk.Listed
+	// Due is why the record is in the plan although the source did not list it; empty for listed ones.
+	Due string `json:"due,omitempty"`
+	// DueVersion is the version of the due row that this entry answers.
+	DueVersion int64 `json:"due_version,omitempty"`
+}
+
+// pageRow is one row per plan page.
+type pageRow struct {
+	No      int         `json:"no"`
+	Kind    desk.Kind   `json:"kind"`
+	Object  string      `json:"object,omitempty"` // empty when nothing was planned
+	Listed  int         `json:"listed"`
+	Dropped int         `json:"dropped"`
+	Planned int         `json:"planned"`
+	Open    int         `json:"open"` // the first Open entries are of open tickets
+	Next    desk.Cursor `json:"next,omitempty"`
+	// Done: the kind has been listed to the mark.
+	Done bool `json:"done,omitempty"`
+	// DuePage: the entries come from due rows; the kind's listing begins after it.
+	DuePage bool `json:"due_page,omitempty"`
+	// SentOpen and SentRest are when messages for the open and for the other entries were last sent.
+	SentOpen time.Time `json:"sent_open,omitzero"`
+	SentRest time.Time `json:"sent_rest,omitzero"`
+	Session  string    `json:"session,omitempty"`
+	// Sums are set when every entry has its outcome.
+	Sums *report.Counts `json:"sums,omitempty"`
+
+	version int64
+}
+
+// Outcome says what became of one plan entry.
+type Outcome string
+
+// The outcomes.
+const (
+	OutCreated   Outcome = "created"
+	OutUpdated   Outcome = "updated"
+	OutUnchanged Outcome = "unchanged"
+	OutExcluded  Outcome = "excluded"
+	OutHeld      Outcome = "held"
+	OutFailed    Outcome = "failed"
+)
+
+// outcomeRow is one row per plan entry of a run. It holds ids, names of fields and sentences; never content.
+type outcomeRow struct {
+	Ref     desk.Ref    `json:"ref"`
+	Target  string      `json:"target,omitempty"`
+	Outcome Outcome     `json:"outcome"`
+	Reason  string      `json:"reason,omitempty"`
+	Next    string      `json:"next,omitempty"`
+	Kept    []string    `json:"kept,omitempty"`
+	Losses  []desk.Loss `json:"losses,omitempty"`
+	Bytes   int64       `json:"bytes,omitempty"`
+}
+
+// ledgerRow is one row per record of the source: the memory of the migration.
+type ledgerRow struct {
+	// Target is the record's id in the target, "" as long as there is none.
+	Target string `json:"target,omitempty"`
+	// How the link came about: "created", "found", "matched", "fallback", "decided".
+	How string `json:"how,omitempty"`
+	// Unfinished: the record was made and has not got everything yet.
+	Unfinished bool `json:"unfinished,omitempty"`
+	// Into is the record that this one was merged into, in the source.
+	Into string `json:"into,omitempty"`
+	// Claim is set while somebody may be writing; what it means is in push.go.
+	Claim *claim `json:"claim,omitempty"`
+	// Began is when the last reading that was carried out began, on the source's clock.
+	Began time.Time `json:"began,omitzero"`
+	// Digest of the mapped and resolved record as last carried out; Rules of the mapping it went through.
+	Digest string `json:"digest,omitempty"`
+	Rules  string `json:"rules,omitempty"`
+	// Fields is the merge base: what the source said and what the target looked like after our last write.
+	Fields map[desk.Field]base `json:"fields,omitempty"`
+	// Entries of short threads; longer ones spill into rows of their own, see entries.go.
+	Entries map[string]entryRow `json:"entries,omitempty"`
+	// Awaited: another record's link waits for this one to arrive.
+	Awaited bool `json:"awaited,omitempty"`
+	// Held: there is a held row.
+	Held bool `json:"held,omitempty"`
+	// Gone is the event by which the record left the source.
+	Gone     desk.Event `json:"gone,omitempty"`
+	Attempts attempts   `json:"attempts,omitzero"`
+	// Last is the plan entry that was carried out last, with its outcome, so that a doubled message answers the same.
+	Last *last `json:"last,omitempty"`
+	// Trail holds the last few things that happened, for explain.
+	Trail []Trace `json:"trail,omitempty"`
+
+	version int64
+}
+
+// base of one field: digests of the mapped source value and of the target's value after our last write. Tgt is left out
+// where it equals Src.
+type base struct {
+	Src string `json:"s"`
+	Tgt string `json:"t,omitempty"`
+	// Same tells that Tgt was left out.
+	Same bool `json:"e,omitempty"`
+}
+
+func newBase(src, tgt string) base {
+	if src == tgt {
+		return base{Src: src, Same: true}
+	}
+	return base{Src: src, Tgt: tgt}
+}
+
+func (b base) tgt() string {
+	if b.Same {
+		return b.Src
+	}
+	return b.Tgt
+}
+
+type claim struct {
+	By      string    `json:"by"`
+	Session string    `json:"session,omitempty"`
+	At      time.Time `json:"at"`
+	// Until is when its holder can no longer be alive, and no request of its on the way.
+	Until time.Time `json:"until"`
+	// Create: the intent is to create.
+	Create bool `json:"create,omitempty"`
+}
+
+type attempts struct {
+	Run string `json:"run,omitempty"`
+	N   int    `json:"n,omitempty"`
+}
+
+type last struct {
+	Run string     `json:"run"`
+	Pos int        `json:"pos"` // page*1e6 + seq
+	Out outcomeRow `json:"out"`
+}
+
+// entryRow is what the ledger knows of one entry that is in the target.
+type entryRow struct {
+	Target string `json:"t,omitempty"`
+	Digest string `json:"d"`
+}
+
+// Trace is one thing that happened to a record.
+type Trace struct {
+	At      time.Time `json:"at"`
+	Run     string    `json:"run"`
+	Seen    time.Time `json:"seen,omitzero"` // the listed stamp
+	Outcome Outcome   `json:"outcome"`
+	Why     string    `json:"why,omitempty"`
+	Wrote   []string  `json:"wrote,omitempty"`
+	Check   string    `json:"check,omitempty"` // how the read-back compared
+}
+
+// dueRow makes a later run take a record up although the source does not list it again.
+type dueRow struct {
+	Listed desk.Listed `json:"listed"`
+	Why    string      `json:"why"` // held, failed, mode, link, decision
+	Run    string      `json:"run"`
+	Mode   Mode        `json:"mode,omitempty"` // for why=mode: the mode that would cover it
+}
+
+// waitRow says that Ref has a link to the record of its partition.
+type waitRow struct {
+	Ref   desk.Ref `json:"ref"`
+	Scope string   `json:"scope"`
+}
+
+// usageRow is what one process used for a run.
+type usageRow struct {
+	Requests   map[string]map[string]int `json:"requests,omitempty"`
+	StoreCalls map[string]int            `json:"store_calls,omitempty"`
+	Seconds    map[string]float64        `json:"seconds,omitempty"`
+}
+
+func (u *usageRow) add(v usageRow) {
+	if u.Requests == nil {
+		u.Requests = map[string]map[string]int{}
+	}
+	for side, m := range v.Requests {
+		if u.Requests[side] == nil {
+			u.Requests[side] = map[string]int{}
+		}
+		for k, n := range m {
+			u.Requests[side][k] += n
+		}
+	}
+	if u.StoreCalls == nil {
+		u.StoreCalls = map[string]int{}
+	}
+	for k, n := range v.StoreCalls {
+		u.StoreCalls[k] += n
+	}
+	if u.Seconds == nil {
+		u.Seconds = map[string]float64{}
+	}
+	for k, n := range v.Seconds {
+		u.Seconds[k] += n
+	}
+}
+
+// Keys. Partitions are many and small, so that they spread: a ledger partition per record, an outcome partition per page.
+func (e *Engine) stateKey() Key { return Key{"mig/" + e.mig.ID, "state"} }
+
+func (e *Engine) runKey(id string) Key { return Key{"runs/" + e.mig.ID, id} }
+
+func (e *Engine) pagePart(run string) string { return "pages/" + e.mig.ID + "/" + run }
+
+func (e *Engine) pageKey(run string, no int) Key {
+	return Key{e.pagePart(run), fmt.Sprintf("%06d", no)}
+}
+
+func (e *Engine) outPart(run string, page int) string {
+	return fmt.Sprintf("out/%s/%s/%06d", e.mig.ID, run, page)
+}
+
+func (e *Engine) outKey(run string, page, seq int) Key {
+	return Key{e.outPart(run, page), fmt.Sprintf("%06d", seq)}
+}
+
+func (e *Engine) ledgerPart(r desk.Ref) string {
+	return "led/" + e.mig.ID + "/" + string(r.Kind) + "/" + keyID(r.ID)
+}
+
+func (e *Engine) ledgerKey(r desk.Ref) Key { return Key{e.ledgerPart(r), "row"} }
+
+func (e *Engine) duePart(scope string) string { return "due/" + e.mig.ID + "/" + scope }
+
+func (e *Engine) dueKey(scope string, r desk.Ref) Key {
+	return Key{e.duePart(scope), string(r.Kind) + "/" + keyID(r.ID)}
+}
+
+func (e *Engine) waitPart(r desk.Ref) string {
+	return "wait/" + e.mig.ID + "/" + string(r.Kind) + "/" + keyID(r.ID)
+}
+
+func (e *Engine) heldPart() string { return "held/" + e.mig.ID }
+
+func (e *Engine) heldKey(r desk.Ref) Key {
+	return Key{e.heldPart(), string(r.Kind) + "/" + keyID(r.ID)}
+}
+
+func (e *Engine) usagePart(run string) string { return "usage/" + e.mig.ID + "/" + run }
+
+// keyID writes an id of a desk in printable ASCII without slashes, so that it can stand in a key.
+func keyID(id string) string {
+	var b strings.Builder
+	for i := 0; i < len(id); i++ {
+		c := id[i]
+		if c > ' ' && c < 0x7f && c != '/' && c != '%' {
+			b.WriteByte(c)
+		} else {
+			fmt.Fprintf(&b, "%%%02X", c)
+		}
+	}
+	return b.String()
+}
+
+// get reads a row into v and returns its version; ErrNoRow leaves v alone and returns version 0 without an error.
+func (e *Engine) get(ctx context.Context, k Key, v any) (int64, error) {
+	row, err := e.rows.Get(ctx, k)
+	if errors.Is(err, ErrNoRow) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read row %s %s: %w", k.Part, k.Sort, err)
+	}
+	if err := json.Unmarshal(row.Body, v); err != nil {
+		return 0, fmt.Errorf("row %s %s is damaged: %w", k.Part, k.Sort, err)
+	}
+	return row.Version, nil
+}
+
+// put writes v if the row still has the version given.
+func (e *Engine) put(ctx context.Context, k Key, version int64, v any) (int64, error) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return 0, fmt.Errorf("row %s %s: %w", k.Part, k.Sort, err)
+	}
+	n, err := e.rows.Put(ctx, Row{Key: k, Version: version, Body: body})
+	if err != nil {
+		return 0, fmt.Errorf("write row %s %s: %w", k.Part, k.Sort, err)
+	}
+	return n, nil
+}
+
+// update reads a row, lets change work on it and writes it back, again and again until nobody came between. If change
+// returns errKeep nothing is written.
+func update[T any](ctx context.Context, e *Engine, k Key, change func(*T) error) (T, error) {
+	for {
+		var v T
+		version, err := e.get(ctx, k, &v)
+		if err != nil {
+			return v, err
+		}
+		if err := change(&v); errors.Is(err, errKeep) {
+			return v, nil
+		} else if err != nil {
+			return v, err
+		}
+		_, err = e.put(ctx, k, version, v)
+		if errors.Is(err, ErrStale) && ctx.Err() == nil {
+			continue
+		}
+		return v, err
+	}
+}
+
+var errKeep = errors.New("leave the row as it is")
+
+// each calls f with every row of a partition whose sort key begins with prefix, in order.
+func (e *Engine) each(ctx context.Context, part, prefix string, f func(Row) error) error {
+	after := ""
+	for {
+		rows, more, err := e.rows.Range(ctx, part, prefix, after, 500)
+		if err != nil {
+			return fmt.Errorf("read rows of %s: %w", part, err)
+		}
+		for _, r := range rows {
+			if err := f(r); err != nil {
+				return err
+			}
+			after = r.Sort
+		}
+		if !more {
+			return nil
+		}
+	}
+}
+
+func decode[T any](r Row) (T, error) {
+	var v T
+	if err := json.Unmarshal(r.Body, &v); err != nil {
+		return v, fmt.Errorf("row %s %s is damaged: %w", r.Part, r.Sort, err)
+	}
+	return v, nil
+}

@@ -1,0 +1,376 @@
+package delta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/deltadesk/deltadesk/shared/desk"
+)
+
+// Request asks for a run.
+type Request struct {
+	Kind Kind
+	// Window of a delta run. A delta run with Since may name a Scope instead.
+	Window string
+	// Scope of a full or verify run; empty means the only one there is.
+	Scope string
+	// Mode overrides the window's; empty means the window's, or create+update.
+	Mode Mode
+	// Since lists what changed at or after this time instead of from the cutoff, and moves no cutoff.
+	Since time.Time
+	Dry   bool
+	// Restart reads everything again and makes a new baseline; Continue goes on with the full run that was interrupted or
+	// stopped and keeps its mark.
+	Restart, Continue bool
+	Adopt             bool
+}
+
+// Start begins a run, or takes an interrupted one of the same lane up again (then its Request is not looked at any
+// further; resumed tells). Everything that can be wrong is found out before the first write: a *Refusal says why the run
+// may not begin, other errors are those of the desks and the store.
+//
+// The source's mark is taken before anything is read, and the run row is written before the lane points to it. So whatever
+// changes while the run lists and reads comes after the mark, and is listed by the next delta: nothing falls between a run
+// and its successor.
+func (e *Engine) Start(ctx context.Context, q Request) (run Run, resumed bool, err error) {
+	run, err = e.plan(q)
+	if err != nil {
+		return Run{}, false, err
+	}
+	var st state
+	version, err := e.get(ctx, e.stateKey(), &st)
+	if err != nil {
+		return Run{}, false, err
+	}
+	if err := e.sameDesks(st); err != nil {
+		return Run{}, false, err
+	}
+	if !q.Dry {
+		if active, ok := st.Lanes[run.Lane]; ok && !q.Restart {
+			if run.Kind == Full && !q.Continue {
+				return Run{}, false, refuse("full run %s of scope %q has not finished. Go on with it: --continue (keeps its cutoff). Or read everything again: --restart", active.Run, run.Scope)
+			}
+			old, err := e.run(ctx, active.Run)
+			if err != nil {
+				return Run{}, false, err
+			}
+			if old.Config != e.mig.Hash {
+				old, err = e.repin(ctx, old.ID)
+			}
+			return old, true, err
+		}
+	}
+	if q.Continue && run.Kind == Full && !q.Dry {
+		return e.reopen(ctx, st, version, run)
+	}
+	if err := e.allowed(st, q, &run); err != nil {
+		return Run{}, false, err
+	}
+	if err := e.Preflight(ctx); err != nil {
+		return Run{}, false, err
+	}
+	if run.Until, err = e.Source.Mark(ctx); err != nil {
+		return Run{}, false, fmt.Errorf("ask the source where now is: %w", err)
+	}
+	if !q.Since.IsZero() {
+		rw, ok := e.Source.(desk.Rewinder)
+		if !ok {
+			return Run{}, false, refuse("this source cannot list from a date; leave --since out")
+		}
+		if run.From, err = rw.At(ctx, q.Since); err != nil {
+			return Run{}, false, fmt.Errorf("ask the source for %s: %w", q.Since.UTC().Format(time.RFC3339), err)
+		}
+	}
+	run.ID, run.Started, run.Status = e.NewID(), e.Now().UTC(), Running
+	run.Lease = e.newLease()
+	if run.version, err = e.put(ctx, e.runKey(run.ID), 0, run); err != nil {
+		return Run{}, false, err
+	}
+	if q.Dry {
+		return run, false, nil
+	}
+	// From here on the run exists for everybody. If the state moved since it was read above, somebody else started
+	// something: look again.
+	st.Source, st.Target = e.SourceID, e.TargetID
+	replaced := e.occupy(&st, run, q.Restart)
+	if _, err = e.put(ctx, e.stateKey(), version, st); errors.Is(err, ErrStale) {
+		_ = e.abandon(ctx, run.ID, "another run began at the same moment")
+		return Run{}, false, refuse("another run began at the same moment; look with `deltadesk status` and try again")
+	} else if err != nil {
+		return Run{}, false, err
+	}
+	if replaced != "" {
+		if err := e.abandon(ctx, replaced, "restarted as "+run.ID); err != nil {
+			return Run{}, false, err
+		}
+	}
+	return run, false, nil
+}
+
+// plan turns a request into a run, as far as the migration file alone decides.
+func (e *Engine) plan(q Request) (Run, error) {
+	run := Run{Kind: q.Kind, Mode: cmpOr(q.Mode, CreateUpdate), Dry: q.Dry, Adopt: q.Adopt, Since: q.Since, Config: e.mig.Hash}
+	switch run.Mode {
+	case CreateOnly, UpdateOnly, CreateUpdate:
+	default:
+		return Run{}, refuse("mode %q is not known; there are create, update and create+update", q.Mode)
+	}
+	if q.Restart && q.Continue {
+		return Run{}, refuse("--restart reads everything again, --continue goes on where the full run was cut off: choose one")
+	}
+	if (q.Restart || q.Continue) && q.Kind != Full {
+		return Run{}, refuse("--restart and --continue belong to full runs; a %s run that was cut off goes on by itself", q.Kind)
+	}
+	switch q.Kind {
+	case Full, Verify:
+		if q.Window != "" {
+			return Run{}, refuse("a %s run has a scope, not a window: --scope NAME", q.Kind)
+		}
+		run.Scope = q.Scope
+		if run.Scope == "" {
+			if len(e.mig.Scopes) != 1 {
+				return Run{}, refuse("which scope? --scope %s", strings.Join(slices.Sorted(maps.Keys(e.mig.Scopes)), " | "))
+			}
+			for run.Scope = range e.mig.Scopes {
+			}
+		}
+		run.Lane = string(q.Kind) + "/" + run.Scope
+	case Delta:
+		run.Window = q.Window
+		if run.Window == "" && len(e.mig.Windows) == 1 {
+			for run.Window = range e.mig.Windows {
+			}
+		}
+		w, ok := e.mig.Windows[run.Window]
+		if !ok {
+			return Run{}, refuse("there is no window %q; the migration file has %s", run.Window, strings.Join(slices.Sorted(maps.Keys(e.mig.Windows)), ", "))
+		}
+		run.Scope, run.Mode = w.Scope, cmpOr(q.Mode, cmpOr(w.Mode, CreateUpdate))
+		run.Lane = "window/" + run.Window
+	default:
+		return Run{}, refuse("there is no kind of run %q; there are full, delta, verify and backup", q.Kind)
+	}
+	filter, ok := e.mig.Scopes[run.Scope]
+	if !ok {
+		return Run{}, refuse("there is no scope %q; the migration file has %s", run.Scope, strings.Join(slices.Sorted(maps.Keys(e.mig.Scopes)), ", "))
+	}
+	run.Filter = filter
+	return run, nil
+}
+
+func (e *Engine) sameDesks(st state) error {
+	if st.Source != "" && st.Source != e.SourceID || st.Target != "" && st.Target != e.TargetID {
+		return refuse("this store belongs to migration %s from %s to %s; the migration file now names %s and %s. "+
+			"Use a migration id (or a store) of its own for other desks", e.mig.ID, st.Source, st.Target, e.SourceID, e.TargetID)
+	}
+	return nil
+}
+
+// allowed checks the rules of sections "cutoff" and "one run per window", and sets where a delta begins.
+func (e *Engine) allowed(st state, q Request, run *Run) error {
+	if !q.Dry {
+		for name, l := range st.Lanes {
+			if name == run.Lane && q.Restart {
+				continue
+			}
+			if l.Exclusive {
+				return refuse("run %s (%s) has the migration to itself until it ends", l.Run, name)
+			}
+			if run.Kind == Full && q.Restart {
+				return refuse("a restart has the migration to itself, and run %s (%s) is active: let it finish first", l.Run, name)
+			}
+		}
+	}
+	sc := st.Scopes[run.Scope]
+	defined := scopeDigest(run.Filter)
+	switch run.Kind {
+	case Full:
+		if b := sc.Baseline; b != nil && b.Scope == defined && !q.Restart && !q.Dry {
+			return refuse("full run %s of scope %q finished on %s; what changed since comes with --kind delta. To read everything again and begin a new baseline: --restart", b.Run, run.Scope, b.Ended.UTC().Format(time.DateTime))
+		}
+		if sc.Full != "" && !q.Restart && !q.Dry {
+			return refuse("full run %s of scope %q was stopped. Go on with it: --continue (keeps its cutoff). Or read everything again: --restart", sc.Full, run.Scope)
+		}
+	case Delta:
+		b := sc.Baseline
+		if b == nil {
+			return refuse("no full run of scope %q has finished yet, so there is nothing to be ahead of. First: deltadesk run --kind full --scope %s", run.Scope, run.Scope)
+		}
+		if b.Scope != defined {
+			return refuse("scope %q means something else than when full run %s read it. A full run renews it (what is already there is recognised): deltadesk run --kind full --scope %s", run.Scope, b.Run, run.Scope)
+		}
+		w := st.Windows[run.Window]
+		run.From = w.Cutoff
+		since := w.LastOK
+		// A new baseline was read completely after its mark, so the chain begins again there.
+		if w.Baseline != b.Run {
+			run.From, since = b.Mark, b.Ended
+		}
+		if until := deadline(w, since, e.mig.Deadline); q.Since.IsZero() && e.Now().After(until) {
+			return refuse("the deadline of window %q passed on %s. Extend it: deltadesk extend %s --until DATE. Or begin a new baseline: deltadesk run --kind full --scope %s --restart",
+				run.Window, until.UTC().Format(time.DateTime), run.Window, run.Scope)
+		}
+	case Verify:
+	}
+	return nil
+}
+
+func deadline(w windowState, since time.Time, d time.Duration) time.Time {
+	until := since.Add(d)
+	if w.Extended.After(until) {
+		until = w.Extended
+	}
+	return until
+}
+
+// occupy writes the run into the state and returns the run whose place it took.
+func (e *Engine) occupy(st *state, run Run, restart bool) (replaced string) {
+	if st.Lanes == nil {
+		st.Lanes = map[string]lane{}
+	}
+	replaced = st.Lanes[run.Lane].Run
+	st.Lanes[run.Lane] = lane{Run: run.ID, Exclusive: run.Kind == Full && restart}
+	if run.Kind == Full {
+		if st.Scopes == nil {
+			st.Scopes = map[string]scopeState{}
+		}
+		sc := st.Scopes[run.Scope]
+		if replaced == "" {
+			replaced = sc.Full
+		}
+		sc.Full = run.ID
+		st.Scopes[run.Scope] = sc
+	}
+	return replaced
+}
+
+// reopen goes on with a full run that was stopped. (One that was merely cut off still has its lane and never comes here.)
+// It keeps its mark: a change made since then lies after it, and comes with the first delta.
+func (e *Engine) reopen(ctx context.Context, st state, version int64, q Run) (Run, bool, error) {
+	id := st.Scopes[q.Scope].Full
+	if id == "" {
+		return Run{}, false, refuse("there is no full run of scope %q to go on with. Begin one: deltadesk run --kind full --scope %s", q.Scope, q.Scope)
+	}
+	for name, l := range st.Lanes {
+		if l.Exclusive {
+			return Run{}, false, refuse("run %s (%s) has the migration to itself until it ends", l.Run, name)
+		}
+	}
+	if err := e.Preflight(ctx); err != nil {
+		return Run{}, false, err
+	}
+	sums, err := e.sums(ctx, id)
+	if err != nil {
+		return Run{}, false, err
+	}
+	old, err := update(ctx, e, e.runKey(id), func(r *Run) error {
+		if digestJSON(r.Filter) != digestJSON(q.Filter) {
+			return refuse("scope %q means something else than when full run %s began; read everything again: --restart", q.Scope, id)
+		}
+		r.Status, r.Why, r.Stop, r.Ended, r.Forgiven, r.Config = Running, "", "", time.Time{}, sums.total.Failed, e.mig.Hash
+		r.Lease = e.newLease()
+		return nil
+	})
+	if err != nil {
+		return Run{}, false, err
+	}
+	if st.Lanes == nil {
+		st.Lanes = map[string]lane{}
+	}
+	st.Lanes[q.Lane] = lane{Run: id}
+	if _, err := e.put(ctx, e.stateKey(), version, st); err != nil {
+		return Run{}, false, err
+	}
+	old, err = e.run(ctx, old.ID)
+	return old, true, err
+}
+
+// abandon ends a run that will not go on. Its cutoff stays where it was.
+func (e *Engine) abandon(ctx context.Context, id, why string) error {
+	_, err := update(ctx, e, e.runKey(id), func(r *Run) error {
+		if r.ID == "" || r.Status.Ended() {
+			return errKeep
+		}
+		r.Status, r.Why, r.Ended = Cancelled, why, e.Now().UTC()
+		return nil
+	})
+	return err
+}
+
+// repin takes over the migration file as it is now for the rest of a run that was cut off. Records carried out before go
+// by the file of then; what a changed mapping makes of them is the business of their next change.
+func (e *Engine) repin(ctx context.Context, id string) (Run, error) {
+	if err := e.Preflight(ctx); err != nil {
+		return Run{}, err
+	}
+	if _, err := update(ctx, e, e.runKey(id), func(r *Run) error {
+		r.Config = e.mig.Hash
+		return nil
+	}); err != nil {
+		return Run{}, err
+	}
+	return e.run(ctx, id)
+}
+
+// Cancel asks a run to end at its next step. The cutoff stays where it was; what has been written stays written.
+func (e *Engine) Cancel(ctx context.Context, id, why string) error {
+	return e.ask(ctx, id, Cancelled, why)
+}
+
+func (e *Engine) ask(ctx context.Context, id string, stop Status, why string) error {
+	_, err := update(ctx, e, e.runKey(id), func(r *Run) error {
+		if r.ID == "" {
+			return refuse("there is no run %s", id)
+		}
+		if r.Status.Ended() || r.Stop != "" {
+			return errKeep
+		}
+		r.Stop, r.Why = stop, why
+		return nil
+	})
+	return err
+}
+
+func (e *Engine) newLease() *lease {
+	return &lease{By: e.Session, Until: e.Now().Add(e.Timeout).UTC()}
+}
+
+func (e *Engine) run(ctx context.Context, id string) (Run, error) {
+	var r Run
+	v, err := e.get(ctx, e.runKey(id), &r)
+	if err != nil {
+		return r, err
+	}
+	if v == 0 {
+		return r, refuse("there is no run %s", id)
+	}
+	r.version = v
+	return r, nil
+}
+
+func scopeDigest(s desk.Scope) string { return digestJSON(s) }
+
+// Extend sets a later deadline for a window's next delta.
+func (e *Engine) Extend(ctx context.Context, window string, until time.Time) error {
+	if _, ok := e.mig.Windows[window]; !ok {
+		return refuse("there is no window %q; the migration file has %s", window, strings.Join(slices.Sorted(maps.Keys(e.mig.Windows)), ", "))
+	}
+	if !until.After(e.Now()) {
+		return refuse("%s has already passed", until.UTC().Format(time.DateTime))
+	}
+	_, err := update(ctx, e, e.stateKey(), func(st *state) error {
+		w := st.Windows[window]
+		w.Extended = until.UTC()
+		if st.Windows == nil {
+			st.Windows = map[string]windowState{}
+		}
+		st.Windows[window] = w
+		return nil
+	})
+	return err
+}
