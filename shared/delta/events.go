@@ -27,6 +27,11 @@ func (e *Engine) mergeAliases(ctx context.Context, w *work, now desk.Record) (de
 		if row.Into != "" {
 			continue
 		}
+		if w.claimed == "" {
+			if err := e.claim(ctx, w, nil); err != nil {
+				return now, err
+			}
+		}
 		if row.Target != "" && row.Target != w.row.Target {
 			did, err := e.mergeTarget(ctx, w, desk.Ref{Kind: ref.Kind, ID: row.Target})
 			if err != nil {
@@ -81,7 +86,7 @@ func (e *Engine) carryOutEvent(ctx context.Context, w *work) error {
 	if w.rec.Event == desk.Spam {
 		policy = e.mig.OnSpam
 	}
-	if err := e.claim(ctx, w); err != nil {
+	if err := e.claim(ctx, w, nil); err != nil {
 		return err
 	}
 	out := OutUpdated

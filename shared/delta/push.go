@@ -30,6 +30,7 @@ func (e *Engine) Work(ctx, intake context.Context, ms []Message) []Retry {
 	defer e.clock("push")()
 	var retry []Retry
 	var jobs []*work
+	runs := map[string]*Run{} // read once per batch: a batch is short, and every step looks again
 	back := func(m Message, v verdict, err error) {
 		why := v.why
 		if why == "" && err != nil {
@@ -42,7 +43,7 @@ func (e *Engine) Work(ctx, intake context.Context, ms []Message) []Retry {
 			back(m, verdict{}, intake.Err())
 			continue
 		}
-		w, err := e.open(ctx, m)
+		w, err := e.open(ctx, runs, m)
 		if err != nil {
 			back(m, verdict{delay: 5 * time.Second}, err)
 			continue
@@ -164,14 +165,19 @@ func (b busyError) Error() string        { return errBusy.Error() }
 func (b busyError) Is(target error) bool { return target == errBusy }
 
 // open finds out what a message is about; nil if there is nothing left to do.
-func (e *Engine) open(ctx context.Context, m Message) (*work, error) {
-	run, err := e.run(ctx, m.Run)
-	var no *Refusal
-	if errors.As(err, &no) {
-		return nil, nil // a run of another store, or erased
-	}
-	if err != nil {
-		return nil, err
+func (e *Engine) open(ctx context.Context, runs map[string]*Run, m Message) (*work, error) {
+	run, ok := runs[m.Run]
+	if !ok {
+		r, err := e.run(ctx, m.Run)
+		var no *Refusal
+		if errors.As(err, &no) {
+			return nil, nil // a run of another store, or erased
+		}
+		if err != nil {
+			return nil, err
+		}
+		run = &r
+		runs[m.Run] = run
 	}
 	if run.Status.Ended() || run.Stop != "" {
 		return nil, nil
@@ -190,7 +196,7 @@ func (e *Engine) open(ctx context.Context, m Message) (*work, error) {
 	if m.Seq < 0 || m.Seq >= len(es) {
 		return nil, nil // not of this plan
 	}
-	return &work{m: m, run: &run, it: es[m.Seq], ref: es[m.Seq].Ref}, nil
+	return &work{m: m, run: run, it: es[m.Seq], ref: es[m.Seq].Ref}, nil
 }
 
 // prepare reads the record and decides whether anything is to be written. It changes nothing.

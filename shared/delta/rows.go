@@ -243,6 +243,8 @@ type claim struct {
 	Until time.Time `json:"until"`
 	// Create: the intent is to create.
 	Create bool `json:"create,omitempty"`
+	// Intent is what the fields to be written will say: the base they will have.
+	Intent map[desk.Field]base `json:"intent,omitempty"`
 }
 
 type attempts struct {

@@ -11,9 +11,13 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"sync"
 
 	"github.com/deltadesk/deltadesk/shared/desk"
 )
+
+// zips are kept: a new one costs more than what it compresses.
+var zips = sync.Pool{New: func() any { return gzip.NewWriter(io.Discard) }}
 
 // stageRaw keeps what a batch read and is about to write, as one object. It is what a ticket can be rebuilt from if
 // something goes wrong with it later.
@@ -28,7 +32,9 @@ func (e *Engine) stageRaw(ctx context.Context, jobs []*work) error {
 		return nil
 	}
 	var b bytes.Buffer
-	z := gzip.NewWriter(&b)
+	z := zips.Get().(*gzip.Writer)
+	defer zips.Put(z)
+	z.Reset(&b)
 	if err := json.NewEncoder(z).Encode(recs); err != nil {
 		return fmt.Errorf("stage %d records: %w", len(recs), err)
 	}

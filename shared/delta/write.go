@@ -38,12 +38,12 @@ func (e *Engine) carryOut(ctx, intake context.Context, w *work) error {
 		w.row.Target, w.row.How = "", "" // somebody stood in: look for the right one again
 	}
 	w.takenOver = w.row.Claim != nil
-	if err := e.claim(ctx, w); err != nil {
-		return err
-	}
 	created, adopted := false, false
 	var now desk.Record
 	if w.row.Target == "" {
+		if err := e.claim(ctx, w, nil); err != nil {
+			return err
+		}
 		id, how, err := e.find(ctx, w, w.run.Adopt || w.takenOver)
 		if err != nil {
 			return e.release(ctx, w, err)
@@ -81,12 +81,13 @@ func (e *Engine) carryOut(ctx, intake context.Context, w *work) error {
 func (e *Engine) targetRef(w *work) desk.Ref { return desk.Ref{Kind: w.ref.Kind, ID: w.row.Target} }
 
 // claim takes the ledger row on the condition that nobody has touched it since it was read: so a reading that is older than
-// somebody's commit never writes.
-func (e *Engine) claim(ctx context.Context, w *work) error {
+// somebody's commit never writes. It says what is intended: to create, or which fields will say what, so that whoever finds
+// the claim later can tell our half-done write from the work of the target's people.
+func (e *Engine) claim(ctx context.Context, w *work, intent map[desk.Field]base) error {
 	row := w.row
 	now := e.Now().UTC()
 	row.Claim = &claim{
-		By: e.NewID(), Session: e.Session, At: now, Create: row.Target == "",
+		By: e.NewID(), Session: e.Session, At: now, Create: row.Target == "", Intent: intent,
 		Until: now.Add(e.Timeout + e.TargetSide.Settle + e.TargetSide.FindLag),
 	}
 	version, err := e.put(ctx, e.ledgerKey(w.ref), w.row.version, row)
@@ -98,9 +99,23 @@ func (e *Engine) claim(ctx context.Context, w *work) error {
 	return nil
 }
 
+// ensure makes sure that there is a claim with this intent before something is written.
+func (e *Engine) ensure(ctx context.Context, w *work, intent map[desk.Field]base) error {
+	if w.claimed == "" {
+		return e.claim(ctx, w, intent)
+	}
+	c := *w.row.Claim
+	c.Create, c.Intent = w.row.Target == "", intent
+	w.row.Claim = &c
+	return e.saveRow(ctx, w)
+}
+
 // release gives the claim back after an error that came before any effect, or after effects that are all known, and returns
 // the error. If it was taken over, what its first holder did is still open: then it stays, free for the next one.
 func (e *Engine) release(ctx context.Context, w *work, cause error) error {
+	if w.claimed == "" {
+		return cause // nothing is ours yet
+	}
 	if !w.takenOver {
 		w.row.Claim = nil
 		return errors.Join(cause, e.saveRow(ctx, w))
@@ -114,6 +129,9 @@ func (e *Engine) doubt(ctx context.Context, w *work, cause error) error {
 }
 
 func (e *Engine) unclaim(ctx context.Context, w *work, cause error, until time.Time) error {
+	if w.claimed == "" {
+		return cause
+	}
 	c := *w.row.Claim
 	c.Until, c.Session = until.UTC(), e.Session
 	w.row.Claim = &c
@@ -143,7 +161,7 @@ func (e *Engine) saveRow(ctx context.Context, w *work) error {
 		if err != nil {
 			return err
 		}
-		if other.Claim == nil || other.Claim.By != w.claimed {
+		if w.claimed == "" || other.Claim == nil || other.Claim.By != w.claimed {
 			return fmt.Errorf("ledger row of %s was taken over: %w", w.ref, ErrStale)
 		}
 		w.row.version, w.row.Awaited, w.row.Into = v, other.Awaited, cmpOr(other.Into, w.row.Into)
@@ -313,6 +331,18 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 		w.row.Target, w.row.How = now.Ref.ID, "merged in the target"
 	}
 	merged := w.row.How == "merged in the target"
+	if c := w.row.Claim; c != nil && w.takenOver {
+		// Where the target says what a cut-off writer intended, that was us.
+		w.row.Fields = maps.Clone(w.row.Fields)
+		for f, b := range c.Intent {
+			if now.Fields[f].Digest() == b.tgt() {
+				if w.row.Fields == nil {
+					w.row.Fields = map[desk.Field]base{}
+				}
+				w.row.Fields[f] = b
+			}
+		}
+	}
 	now, err := e.mergeAliases(ctx, w, now)
 	if err != nil {
 		return e.doubt(ctx, w, err)
@@ -325,18 +355,21 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 	var m merge3
 	switch {
 	case merged:
-	case adopted && w.ref.Kind != desk.Ticket:
+	case adopted && w.ref.Kind != desk.Ticket && !w.takenOver:
 		// Somebody who was there before us keeps what the target says of them. Later changes of the source are applied
 		// where the target has not moved.
 		for f := range w.want.Fields {
 			m.Accept = append(m.Accept, f)
 		}
 	default:
-		bases := w.row.Fields
-		if adopted {
-			bases = nil
+		m = merge(w.ref.Kind, w.row.Fields, w.want.Fields, now.Fields, defs, e.mig.Policies, w.heldBefore.decisions())
+		if adopted && w.ref.Kind != desk.Ticket {
+			// Perhaps our own create, cut off: what it lacks is filled in, and nobody is asked about the rest.
+			for _, h := range m.Held {
+				m.Accept = append(m.Accept, h.Field)
+			}
+			m.Held = nil
 		}
-		m = merge(w.ref.Kind, bases, w.want.Fields, now.Fields, defs, e.mig.Policies, w.heldBefore.decisions())
 	}
 	w.held.Fields = m.Held
 	missing, err := e.missing(ctx, w)
@@ -361,13 +394,18 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 	if err := e.stageFiles(ctx, w, missing); err != nil {
 		return e.release(ctx, w, err)
 	}
-	if created && (len(missing) > 0 || len(m.Apply) > 0) {
-		if err := e.saveRow(ctx, w); err != nil { // from here on a cut-off goes on instead of looking
+	todo := e.changes(w, m, now, missing)
+	if len(todo) > 0 {
+		intent := map[desk.Field]base{}
+		for f, v := range m.Apply {
+			intent[f] = newBase(w.want.Fields[f].Digest(), v.Digest())
+		}
+		if err := e.ensure(ctx, w, intent); err != nil { // from here on a cut-off goes on instead of looking
 			return err
 		}
 	}
 	after := now
-	for _, ch := range e.changes(w, m, now, missing) {
+	for _, ch := range todo {
 		if intake.Err() != nil && len(w.wrote) > 0 {
 			return e.release(ctx, w, errLater)
 		}
@@ -442,6 +480,11 @@ func (e *Engine) missing(ctx context.Context, w *work) ([]desk.Entry, error) {
 			if !can || k.Target == "" {
 				w.held.Entries = append(w.held.Entries, heldEntry{Entry: en.ID, Digest: d})
 				continue
+			}
+			if w.claimed == "" {
+				if err := e.claim(ctx, w, nil); err != nil {
+					return nil, err
+				}
 			}
 			one := []desk.Entry{en}
 			if err := e.stageFiles(ctx, w, one); err != nil {
@@ -530,6 +573,11 @@ func (e *Engine) rebase(w *work, m merge3, after desk.Record, merged bool) {
 
 // commit writes the row that says what came of it, and ends the claim.
 func (e *Engine) commit(ctx context.Context, w *work, out Outcome) error {
+	if w.claimed == "" && w.held.Doubt != "" {
+		if err := e.claim(ctx, w, nil); err != nil {
+			return err
+		}
+	}
 	if err := e.await(ctx, w); err != nil {
 		return e.release(ctx, w, err)
 	}
@@ -596,11 +644,9 @@ func (e *Engine) gone(ctx context.Context, w *work) error {
 	switch policy {
 	case RecreateGone:
 		// The claim becomes one to create before anything is created, and the memory of the old thread goes with it.
-		c := *w.row.Claim
-		c.Create = true
-		w.row.Target, w.row.Fields, w.row.Entries, w.row.Claim = "", nil, nil, &c
+		w.row.Target, w.row.Fields, w.row.Entries = "", nil, nil
 		w.known, w.fresh, w.chunks = map[string]entryRow{}, nil, 0
-		if err := e.saveRow(ctx, w); err != nil {
+		if err := e.ensure(ctx, w, nil); err != nil {
 			return err
 		}
 		if err := e.each(ctx, e.ledgerPart(w.ref), "entries/", func(r Row) error { return e.rows.Delete(ctx, r.Key, r.Version) }); err != nil {

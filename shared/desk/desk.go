@@ -96,6 +96,11 @@ type (
 		Revise(ctx context.Context, ticket Ref, e Entry) error
 	}
 
+	// Addresser tells where a person would look at a record, without asking the desk.
+	Addresser interface {
+		Address(ref Ref) string
+	}
+
 	// Rewinder returns a cursor for a moment in the past: whatever changed at or after it is listed after the cursor.
 	Rewinder interface {
 		At(ctx context.Context, t time.Time) (Cursor, error)

@@ -27,6 +27,13 @@ type Desk struct {
 	PageSize int
 	// NoFinder and NoMarkers take capabilities away.
 	NoFinder, NoMarkers bool
+	// Blind makes Find see nothing: what a migration would do without looking.
+	Blind bool
+	// Fail, when set, is asked before every call ("mark", "list", "read", "open", "find", "match", "create", "apply", "check");
+	// its error is the call's. Lose is asked after a create or apply took effect; its error is what the caller gets instead of the answer.
+	Fail, Lose func(op string, ref desk.Ref) error
+	// Calls counts calls by the same names.
+	Calls map[string]int
 	// Normalise, when set, changes a field's value as the desk stores it.
 	Normalise func(desk.Field, desk.Value) desk.Value
 
@@ -66,6 +73,28 @@ func (d *Desk) touch(ref desk.Ref, ev desk.Event, into string) {
 	s.seq = int64(len(d.feed))
 	s.rec.Stamp = desk.Stamp{At: d.feed[len(d.feed)-1].at, Seq: s.seq}
 	s.rec.Lock = strconv.FormatInt(s.seq, 10)
+}
+
+// call counts a call and asks whether it is to fail. It is made without holding the desk's lock.
+func (d *Desk) call(op string, ref desk.Ref) error {
+	d.mu.Lock()
+	if d.Calls == nil {
+		d.Calls = map[string]int{}
+	}
+	d.Calls[op]++
+	f := d.Fail
+	d.mu.Unlock()
+	if f == nil {
+		return nil
+	}
+	return f(op, ref)
+}
+
+func (d *Desk) lose(op string, ref desk.Ref) error {
+	if d.Lose == nil {
+		return nil
+	}
+	return d.Lose(op, ref)
 }
 
 func (d *Desk) newID() string { d.next++; return strconv.Itoa(d.next) }
@@ -266,6 +295,9 @@ func (s *sourceSide) parse(c desk.Cursor) (place, error) {
 }
 
 func (s *sourceSide) Mark(ctx context.Context) (desk.Cursor, error) {
+	if err := s.d.call("mark", desk.Ref{}); err != nil {
+		return nil, err
+	}
 	s.d.mu.Lock()
 	defer s.d.mu.Unlock()
 	return s.cursor(place{Seq: len(s.d.feed)}), ctx.Err()
@@ -273,6 +305,9 @@ func (s *sourceSide) Mark(ctx context.Context) (desk.Cursor, error) {
 
 func (s *sourceSide) Changes(ctx context.Context, kind desk.Kind, _ desk.Scope, from, until desk.Cursor) (desk.Page, error) {
 	d := s.d
+	if err := d.call("list", desk.Ref{Kind: kind}); err != nil {
+		return desk.Page{}, err
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	end, err := s.parse(until)
@@ -322,6 +357,9 @@ func (s *sourceSide) Read(ctx context.Context, ref desk.Ref) (desk.Record, error
 }
 
 func (d *Desk) read(ctx context.Context, ref desk.Ref, target bool) (desk.Record, error) {
+	if err := d.call("read", ref); err != nil {
+		return desk.Record{}, err
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	r, ok := d.records[ref]
@@ -353,6 +391,9 @@ func (s *sourceSide) OpenFile(ctx context.Context, ticket desk.Ref, f desk.File)
 }
 
 func (d *Desk) openFile(ctx context.Context, ticket desk.Ref, f desk.File) (io.ReadCloser, error) {
+	if err := d.call("open", ticket); err != nil {
+		return nil, err
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	r, ok := d.records[ticket]
@@ -377,10 +418,20 @@ type targetSide struct{ d *Desk }
 type findingTarget struct{ targetSide }
 
 func (t *findingTarget) Find(_ context.Context, source desk.Ref) ([]string, error) {
+	if err := t.d.call("find", source); err != nil || t.d.Blind {
+		return nil, err
+	}
 	return t.d.find(source)
 }
 
+func (s *sourceSide) Check(context.Context) error { return s.d.call("check", desk.Ref{}) }
+
+func (t *targetSide) Check(context.Context) error { return t.d.call("check", desk.Ref{}) }
+
 func (t *targetSide) Match(_ context.Context, r desk.Record) ([]string, error) {
+	if err := t.d.call("match", r.Ref); err != nil {
+		return nil, err
+	}
 	t.d.mu.Lock()
 	defer t.d.mu.Unlock()
 	var ids []string
@@ -398,6 +449,17 @@ func (t *targetSide) Match(_ context.Context, r desk.Record) ([]string, error) {
 }
 
 func (t *targetSide) Create(ctx context.Context, r desk.Record) (desk.Written, error) {
+	if err := t.d.call("create", r.Ref); err != nil {
+		return desk.Written{}, err
+	}
+	w, err := t.create(ctx, r)
+	if lost := t.d.lose("create", r.Ref); err == nil && lost != nil {
+		return desk.Written{}, lost
+	}
+	return w, err
+}
+
+func (t *targetSide) create(ctx context.Context, r desk.Record) (desk.Written, error) {
 	d := t.d
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -455,6 +517,17 @@ func (t *targetSide) Read(ctx context.Context, ref desk.Ref) (desk.Record, error
 }
 
 func (t *targetSide) Apply(ctx context.Context, ref desk.Ref, c desk.Change) (desk.Written, error) {
+	if err := t.d.call("apply", ref); err != nil {
+		return desk.Written{}, err
+	}
+	w, err := t.apply(ctx, ref, c)
+	if lost := t.d.lose("apply", ref); err == nil && lost != nil {
+		return desk.Written{}, lost
+	}
+	return w, err
+}
+
+func (t *targetSide) apply(ctx context.Context, ref desk.Ref, c desk.Change) (desk.Written, error) {
 	d := t.d
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -511,6 +584,7 @@ var (
 	_ desk.Opener   = (*sourceSide)(nil)
 	_ desk.Finder   = (*findingTarget)(nil)
 	_ desk.Matcher  = (*targetSide)(nil)
+	_ desk.Checker  = (*targetSide)(nil)
 	_ desk.Merger   = (*targetSide)(nil)
 	_ desk.Deleter  = (*targetSide)(nil)
 )

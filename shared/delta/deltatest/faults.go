@@ -136,6 +136,8 @@ func (c cutTarget) Match(ctx context.Context, r desk.Record) ([]string, error) {
 	return c.Target.(desk.Matcher).Match(ctx, r)
 }
 
+func (c cutTarget) Check(ctx context.Context) error { return c.Target.(desk.Checker).Check(ctx) }
+
 func (c cutTarget) Merge(ctx context.Context, from, into desk.Ref) (err error) {
 	c.e.do("target merge "+from.String(), func() { err = c.Target.(desk.Merger).Merge(ctx, from, into) })
 	return err

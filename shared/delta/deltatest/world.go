@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/deltadesk/deltadesk/shared/delta"
-	"github.com/deltadesk/deltadesk/shared/desk"
 )
 
 // World is one migration between two desks in memory, with a clock that moves only when somebody looks at it or waits, and
@@ -23,8 +22,6 @@ type World struct {
 	Laptop bool
 	// Disorder doubles, drops, delays and shuffles messages, by this seed; 0 delivers each once and in order.
 	Disorder uint64
-	// Break lets a test take something out of the target before the engine sees it.
-	Break func(desk.Target) desk.Target
 
 	now     time.Time
 	ids     int
@@ -69,12 +66,8 @@ func (w *World) Engine() *delta.Engine {
 	if w.Laptop {
 		session = fmt.Sprintf("process-%d", w.process)
 	}
-	target := w.Effects.Target(w.Target.AsTarget())
-	if w.Break != nil {
-		target = w.Break(target)
-	}
 	e, err := delta.New(delta.Config{
-		Migration: w.Migration, SourceID: "old", TargetID: "new", Source: w.Source.AsSource(), Target: target,
+		Migration: w.Migration, SourceID: "old", TargetID: "new", Source: w.Source.AsSource(), Target: w.Effects.Target(w.Target.AsTarget()),
 		SourceSide: w.Source.Traits(), TargetSide: w.Target.Traits(),
 		Rows: w.Effects.Rows(w.Store.Rows()), Objects: w.Effects.Objects(w.Store.Objects()), Queue: w.Effects.Queue(w.queue),
 		Now: w.Clock, NewID: func() string { w.ids++; return fmt.Sprintf("%026d", w.ids) }, Session: session,
@@ -85,6 +78,9 @@ func (w *World) Engine() *delta.Engine {
 	w.engine = e
 	return e
 }
+
+// Restart ends the process; the next call starts another one.
+func (w *World) Restart() { w.engine = nil }
 
 // Do runs f, again in a new process whenever it is cut off, until it comes to its end.
 func (w *World) Do(f func(*delta.Engine) error) error {

@@ -1,0 +1,367 @@
+package main
+
+import (
+	"context"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/user"
+	"strings"
+	"time"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+
+	"github.com/deltadesk/deltadesk/shared/delta"
+	"github.com/deltadesk/deltadesk/shared/desk"
+	"github.com/deltadesk/deltadesk/shared/report"
+)
+
+func (a *app) json(v any) error {
+	enc := json.NewEncoder(a.out)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
+
+func (a *app) table(header table.Row) table.Writer {
+	t := table.NewWriter()
+	t.SetOutputMirror(a.out)
+	t.SetStyle(table.StyleLight)
+	t.Style().Options.SeparateRows = false
+	t.AppendHeader(header)
+	return t
+}
+
+func when(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.UTC().Format("2006-01-02 15:04:05") + " UTC"
+}
+
+type statusCmd struct{}
+
+func (statusCmd) Run(a *app) error {
+	_, e, done, err := a.look(false)
+	if err != nil {
+		return err
+	}
+	defer done()
+	o, err := e.Status(a.ctx)
+	if err != nil {
+		return err
+	}
+	if a.cli.JSON {
+		return a.json(o)
+	}
+	fmt.Fprintf(a.out, "Migration %s: %d held for a decision\n", o.Migration, o.Held)
+	t := a.table(table.Row{"window", "scope", "mode", "last success", "deadline", "active run"})
+	for _, w := range o.Windows {
+		last := when(w.LastOK)
+		if w.Baseline == "" {
+			last = "no full run yet"
+		}
+		t.AppendRow(table.Row{w.Name, w.Scope, w.Mode, last, when(w.Deadline), w.Active})
+	}
+	t.Render()
+	t = a.table(table.Row{"run", "kind", "window or scope", "status", "finished", "planned", "started", "why"})
+	for _, r := range o.Runs {
+		where := r.Scope
+		if r.Window != "" {
+			where = r.Window
+		}
+		kind := string(r.Kind)
+		if r.Dry {
+			kind += " (dry)"
+		}
+		t.AppendRow(table.Row{r.ID, kind, where, r.Status, r.Finished, r.Planned, when(r.Started), r.Why})
+	}
+	t.Render()
+	for scope, n := range o.Due {
+		if n > 0 {
+			fmt.Fprintf(a.out, "%d records are due in the next run over scope %s.\n", n, scope)
+		}
+	}
+	return nil
+}
+
+type explainCmd struct {
+	Ticket string `arg:"" help:"A ticket's id in the source, or person/ID, company/ID."`
+}
+
+func (c explainCmd) Run(a *app) error {
+	r, err := ref(c.Ticket)
+	if err != nil {
+		return usage(a, "%v", err)
+	}
+	f, e, done, err := a.look(false)
+	if err != nil {
+		return err
+	}
+	defer done()
+	x, err := e.Explain(a.ctx, r)
+	if err != nil {
+		return err
+	}
+	if a.cli.JSON {
+		return a.json(x)
+	}
+	line := func(what, format string, args ...any) {
+		fmt.Fprintf(a.out, "%-12s %s\n", what, fmt.Sprintf(format, args...))
+	}
+	address := f.Addresses()
+	line("source", "%s %s", x.Ref, address("source", x.Ref))
+	switch {
+	case x.Into != "":
+		line("merged", "into %s/%s in the source; look there", x.Ref.Kind, x.Into)
+	case x.Target == "":
+		line("target", "not there")
+	default:
+		line("target", "%s (%s) %s", x.Target, x.How, address("target", desk.Ref{Kind: r.Kind, ID: x.Target}))
+	}
+	if x.Gone != "" {
+		line("event", "%s in the source", x.Gone)
+	}
+	if !x.Read.IsZero() {
+		line("last read", "%s; %d entries are in the target", when(x.Read), x.Entries)
+	}
+	for _, t := range x.Trail {
+		line(when(t.At)[:19], "run %s: %s%s", t.Run, t.Outcome, opt(", because: ", t.Why))
+		if !t.Seen.IsZero() {
+			line("", "seen in the listing as of %s", when(t.Seen))
+		}
+		if len(t.Wrote) > 0 {
+			line("", "wrote %s; %s", strings.Join(t.Wrote, ", "), t.Check)
+		}
+	}
+	if !x.Busy.IsZero() {
+		line("busy", "a worker has it; its claim is respected until %s", when(x.Busy))
+	}
+	for _, d := range x.Due {
+		line("due", "%s", d)
+	}
+	if x.Held != "" {
+		line("held", "%s", x.Held)
+		line("next", "%s", x.Next)
+	}
+	return nil
+}
+
+func opt(before, s string) string {
+	if s == "" {
+		return ""
+	}
+	return before + s
+}
+
+type heldCmd struct{}
+
+func (heldCmd) Run(a *app) error {
+	_, e, done, err := a.look(false)
+	if err != nil {
+		return err
+	}
+	defer done()
+	hs, err := e.HeldRecords(a.ctx)
+	if err != nil {
+		return err
+	}
+	if a.cli.JSON {
+		if hs == nil {
+			hs = []delta.Held{}
+		}
+		return a.json(hs)
+	}
+	if len(hs) == 0 {
+		fmt.Fprintln(a.out, "Nothing is held.")
+		return nil
+	}
+	t := a.table(table.Row{"record", "target", "since", "what", "source says", "target says", "decided"})
+	for _, h := range hs {
+		for _, fd := range h.Fields {
+			t.AppendRow(table.Row{h.Ref, h.Target, when(h.Since), fd.Field, strings.Join(fd.Source, ", "), strings.Join(fd.Target, ", "), decided(fd.Decision)})
+		}
+		for _, en := range h.Entries {
+			t.AppendRow(table.Row{h.Ref, h.Target, when(h.Since), "entry " + en.Entry, "changed", "as copied", decided(en.Decision)})
+		}
+		if h.Doubt != "" || h.Gone {
+			t.AppendRow(table.Row{h.Ref, h.Target, when(h.Since), "in doubt", h.Doubt, strings.Join(h.Candidates, ", "), decided(h.Answer)})
+		}
+	}
+	t.Render()
+	fmt.Fprintln(a.out, "Decide with: deltadesk decide RECORD --field FIELD --choose source|target|value [--value V], or --link TARGET-ID, or --create-again")
+	return nil
+}
+
+func decided(d *delta.Decision) string {
+	if d == nil {
+		return "-"
+	}
+	return string(d.Choice) + ", next run"
+}
+
+type decideCmd struct {
+	Ticket      string   `arg:"" help:"The record, as held shows it."`
+	Field       string   `help:"The held field."`
+	Entry       string   `help:"The held entry."`
+	Choose      string   `enum:",source,target,value" default:"" help:"For a field: source (approve), target (keep) or value; for an entry: target."`
+	Value       []string `sep:"none" help:"With --choose value: what the field shall be; again for a list."`
+	Link        string   `placeholder:"TARGET-ID" help:"For a record in doubt: it is this one in the target."`
+	CreateAgain bool     `help:"For a record in doubt: it is not in the target, create it."`
+}
+
+func (c decideCmd) Run(a *app) error {
+	r, err := ref(c.Ticket)
+	if err != nil {
+		return usage(a, "%v", err)
+	}
+	d := delta.Decision{Choice: delta.Choice(c.Choose), Value: desk.Text(c.Value...)}
+	ways := 0
+	for _, set := range []bool{c.Choose != "", c.Link != "", c.CreateAgain} {
+		if set {
+			ways++
+		}
+	}
+	switch {
+	case ways != 1:
+		return usage(a, "say one of --choose, --link and --create-again")
+	case c.Choose != "" && (c.Field == "") == (c.Entry == ""):
+		return usage(a, "--choose needs --field FIELD or --entry ENTRY")
+	case c.Choose != "value" && len(c.Value) > 0:
+		return usage(a, "--value belongs to --choose value")
+	case c.Link != "":
+		d = delta.Decision{Choice: delta.ChooseLink, Value: desk.Value{c.Link}}
+	case c.CreateAgain:
+		d = delta.Decision{Choice: delta.ChooseCreate}
+	}
+	if u, err := user.Current(); err == nil {
+		d.By = u.Username
+	}
+	_, e, done, err := a.look(false)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if err := e.Decide(a.ctx, r, desk.Field(c.Field), c.Entry, d); err != nil {
+		return err
+	}
+	fmt.Fprintf(a.out, "Decided. The next run over its scope carries it out, if both sides still say what they said.\n")
+	return nil
+}
+
+type linksCmd struct {
+	Kind   string `enum:"ticket,person,company" default:"ticket" help:"ticket, person or company."`
+	Format string `enum:"csv,json" default:"csv" help:"csv or json."`
+}
+
+func (c linksCmd) Run(a *app) error {
+	f, e, done, err := a.look(false)
+	if err != nil {
+		return err
+	}
+	defer done()
+	var all []delta.Link
+	w := csv.NewWriter(a.out)
+	asJSON := a.cli.JSON || c.Format == "json"
+	if !asJSON {
+		if err := w.Write([]string{"source_id", "target_id", "source_url", "target_url"}); err != nil {
+			return err
+		}
+	}
+	err = e.Links(a.ctx, desk.Kind(c.Kind), f.Addresses(), func(l delta.Link) error {
+		if asJSON {
+			all = append(all, l)
+			return nil
+		}
+		return w.Write([]string{l.Source, l.Target, l.SourceURL, l.TargetURL})
+	})
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		if all == nil {
+			all = []delta.Link{}
+		}
+		return a.json(all)
+	}
+	w.Flush()
+	return w.Error()
+}
+
+type reportCmd struct {
+	RunID string `arg:"" name:"run" optional:"" help:"The run's id; the newest one if left out."`
+	HTML  string `placeholder:"FILE" type:"path" help:"Write the report as a page."`
+}
+
+func (c reportCmd) Run(a *app) error {
+	_, e, done, err := a.look(false)
+	if err != nil {
+		return err
+	}
+	defer done()
+	rep, err := a.find(e, c.RunID)
+	if err != nil {
+		_, b, bdone, berr := a.look(true) // it may be a backup's
+		if berr != nil {
+			return err
+		}
+		defer bdone()
+		if rep, berr = a.find(b, c.RunID); berr != nil {
+			return err
+		}
+		rep.Kind = "backup"
+	}
+	if c.HTML != "" {
+		if err := writeFile(c.HTML, func(w *os.File) error { return report.HTML(io.Writer(w), rep) }); err != nil {
+			return err
+		}
+		fmt.Fprintf(a.out, "Written: %s\n", c.HTML)
+		return nil
+	}
+	if a.cli.JSON {
+		return report.JSON(a.out, rep)
+	}
+	return report.Text(a.out, rep, 0, a.tty)
+}
+
+func (a *app) find(e *delta.Engine, id string) (report.Report, error) {
+	if id == "" {
+		o, err := e.Status(a.ctx)
+		if err != nil {
+			return report.Report{}, err
+		}
+		if len(o.Runs) == 0 {
+			return report.Report{}, errors.New("there has been no run yet")
+		}
+		id = o.Runs[len(o.Runs)-1].ID
+	}
+	return e.Report(a.ctx, id)
+}
+
+type extendCmd struct {
+	Window string `arg:"" help:"The window."`
+	Until  string `required:"" placeholder:"DATE" help:"The new deadline: 2026-12-24 (end of that day, UTC) or a full RFC 3339 time."`
+}
+
+func (c extendCmd) Run(a *app) error {
+	until, err := time.Parse(time.RFC3339, c.Until)
+	if err != nil {
+		day, derr := time.Parse(time.DateOnly, c.Until)
+		if derr != nil {
+			return usage(a, "--until %q is neither a date like 2026-12-24 nor a time like 2026-12-24T18:00:00Z", c.Until)
+		}
+		until = day.Add(24*time.Hour - time.Second)
+	}
+	_, e, done, err := a.look(false)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if err := e.Extend(context.WithoutCancel(a.ctx), c.Window, until); err != nil {
+		return err
+	}
+	fmt.Fprintf(a.out, "Window %s may run until %s.\n", c.Window, when(until))
+	return nil
+}

@@ -1,0 +1,234 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/deltadesk/deltadesk/functions/internal/boot"
+	"github.com/deltadesk/deltadesk/shared/delta"
+	"github.com/deltadesk/deltadesk/shared/desk"
+	"github.com/deltadesk/deltadesk/shared/localstore"
+	"github.com/deltadesk/deltadesk/shared/report"
+)
+
+type runCmd struct {
+	Kind     string    `required:"" enum:"full,delta,verify,backup" help:"full (the history), delta (what changed since the cutoff), verify (compare both desks), backup (source into the archive that the migration file names)."`
+	Window   string    `help:"Window of a delta run; may be left out where there is one."`
+	Scope    string    `help:"Scope of a full or verify run; may be left out where there is one."`
+	Mode     string    `enum:",create,update,create+update" default:"" help:"Overrides the window's mode: create, update or create+update."`
+	Since    time.Time `format:"2006-01-02T15:04:05Z07:00" placeholder:"TIME" help:"Delta only: list what changed since this time (RFC 3339) instead of since the cutoff. Moves no cutoff."`
+	DryRun   bool      `help:"Write nothing to the target and say what would happen."`
+	Continue bool      `help:"Full only: go on with the full run that was cut off or stopped. Keeps its cutoff."`
+	Restart  bool      `help:"Full only: read everything again and begin a new baseline."`
+	Adopt    bool      `help:"Look in the target before every create: for a new or restored store over a target that has been written to."`
+	Workers  int       `default:"4" help:"How many batches are worked on at a time."`
+}
+
+// Staged content is kept for ten days, as in the cloud.
+const staged = 10 * 24 * time.Hour
+
+func (c *runCmd) Run(a *app) error {
+	if c.Workers < 1 || c.Workers > 64 {
+		return usage(a, "--workers must be 1 to 64")
+	}
+	if !c.Since.IsZero() && c.Kind != "delta" {
+		return usage(a, "--since belongs to delta runs")
+	}
+	l, err := a.open(c.Kind == "backup", c.Workers)
+	if err != nil {
+		return err
+	}
+	defer l.close()
+	q := delta.Request{
+		Kind: delta.Kind(c.Kind), Window: c.Window, Scope: c.Scope, Mode: delta.Mode(c.Mode), Since: c.Since, Dry: c.DryRun,
+		Restart: c.Restart, Continue: c.Continue, Adopt: c.Adopt,
+	}
+	if c.Kind == "backup" {
+		if q, err = l.backup(q); err != nil {
+			return err
+		}
+	}
+	rep, err := l.run(q)
+	if err != nil {
+		return err
+	}
+	if c.Kind == "backup" {
+		rep.Kind = "backup"
+	}
+	return a.show(rep)
+}
+
+func usage(a *app, format string, args ...any) error {
+	fmt.Fprintf(a.err, "deltadesk: "+format+"\nSee: deltadesk --help\n", args...)
+	return exit(exitUsage)
+}
+
+// show prints a run's report and answers with its exit code.
+func (a *app) show(rep report.Report) error {
+	var err error
+	if a.cli.JSON {
+		err = report.JSON(a.out, rep)
+	} else {
+		err = report.Text(a.out, rep, 0, a.tty)
+	}
+	if err != nil {
+		return err
+	}
+	switch delta.Status(rep.Status) {
+	case delta.Verified:
+		return nil
+	case delta.Exceptions:
+		return exit(exitExceptions)
+	}
+	return exit(exitError)
+}
+
+// laptop is one process that runs a migration: the engine, its store, and workers around the queue.
+type laptop struct {
+	a       *app
+	file    *boot.File
+	store   *localstore.Store
+	engine  *delta.Engine
+	workers int
+}
+
+func (a *app) open(backup bool, workers int) (*laptop, error) {
+	f, err := a.load(backup)
+	if err != nil {
+		return nil, err
+	}
+	s, err := localstore.Open(a.ctx, a.storeDir(), localstore.Options{})
+	if err != nil {
+		return nil, err
+	}
+	if _, err := s.Objects().Expire(a.ctx, "staging/", staged); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	e, err := f.Engine(boot.Ports{Rows: s.Rows(), Objects: s.Objects(), Queue: s.Queue(), Session: s.Session(), Calls: s.Calls, Log: a.log})
+	if err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return &laptop{a: a, file: f, store: s, engine: e, workers: workers}, nil
+}
+
+func (l *laptop) close() { l.store.Close() }
+
+// backup turns a backup into a full run the first time and into a delta afterwards.
+func (l *laptop) backup(q delta.Request) (delta.Request, error) {
+	o, err := l.engine.Status(l.a.ctx)
+	if err != nil {
+		return q, err
+	}
+	q.Kind, q.Window, q.Scope = delta.Full, "", "all"
+	if o.Windows[0].Baseline != "" && !q.Restart {
+		q.Kind, q.Window, q.Scope = delta.Delta, "backup", ""
+		q.Continue = false
+	} else if slices.ContainsFunc(o.Runs, func(r delta.RunStatus) bool { return r.Kind == delta.Full && !r.Status.Ended() }) {
+		q.Continue = !q.Restart
+	}
+	return q, nil
+}
+
+// run carries a run to its end. A delta that was cut off before is finished first; since its mark is older than the wish
+// for a delta now, another one follows.
+func (l *laptop) run(q delta.Request) (report.Report, error) {
+	r, resumed, err := l.engine.Start(l.a.ctx, q)
+	if err != nil {
+		return report.Report{}, err
+	}
+	if err := l.carry(r, resumed); err != nil {
+		return report.Report{}, err
+	}
+	rep, err := l.engine.Report(l.a.ctx, r.ID)
+	if err != nil || !resumed || q.Kind == delta.Full || delta.Status(rep.Status) != delta.Verified && delta.Status(rep.Status) != delta.Exceptions {
+		return rep, err
+	}
+	fmt.Fprintf(l.a.err, "Run %s, cut off earlier, is finished; now the one you asked for.\n", r.ID)
+	return l.run(q)
+}
+
+// carry does the run's steps, with workers around the queue, until it has ended or no more work is to be taken up. A desk
+// that cannot be reached is waited for.
+func (l *laptop) carry(r delta.Run, resumed bool) error {
+	p := l.a.progress(r, resumed)
+	defer p.stop()
+	intake, enough := context.WithCancel(l.a.ctx)
+	defer enough()
+	work := context.WithoutCancel(l.a.ctx)
+	var wg sync.WaitGroup
+	for range l.workers {
+		wg.Go(func() { l.worker(work, intake, p) })
+	}
+	defer wg.Wait()
+	defer enough()
+	for {
+		at, err := l.engine.Step(intake, r.ID)
+		var no *delta.Refusal
+		switch {
+		case intake.Err() != nil:
+			enough()
+			wg.Wait()
+			if err := l.engine.Book(work, r.ID); err != nil {
+				return err
+			}
+			p.stop()
+			fmt.Fprintf(l.a.err, "Stopped cleanly; what is finished is kept. Go on with the same command%s.\n", map[bool]string{true: " and --continue"}[r.Kind == delta.Full])
+			return exit(exitError)
+		case errors.As(err, &no), errors.Is(err, desk.ErrCursor):
+			return err
+		case err != nil:
+			p.note("waiting: " + err.Error())
+			if rest(intake, 10*time.Second) != nil {
+				continue
+			}
+		default:
+			p.show(at)
+			if at.Run.Status.Ended() {
+				return nil
+			}
+			_ = rest(intake, delta.Pause)
+		}
+	}
+}
+
+func (l *laptop) worker(work, intake context.Context, p *progress) {
+	for {
+		ms, err := l.store.Queue().Receive(intake, 5)
+		if err != nil {
+			return
+		}
+		for _, r := range l.engine.Work(work, intake, ms) {
+			if r.Delay > 5*time.Second && r.Why != "" {
+				p.note(r.Why)
+			}
+			if err := l.store.Queue().Send(work, []delta.Message{r.Message}, r.Delay); err != nil {
+				p.note(err.Error()) // the plan is the record: it is sent again by the next process
+			}
+		}
+	}
+}
+
+// rest waits, or returns an error when no more work is to be taken up.
+func rest(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
+
+func writeFile(path string, write func(*os.File) error) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(write(f), f.Close())
+}
