@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/deltadesk/deltadesk/shared/desk"
+	"github.com/deltadesk/deltadesk/shared/mapping"
 	"github.com/deltadesk/deltadesk/shared/report"
 )
 
@@ -369,13 +370,15 @@ func (e *Engine) meaning(class string) string {
 	if m, ok := e.TargetSide.Losses[class]; ok {
 		return m
 	}
+	if m, ok := mapping.LossClasses()[class]; ok {
+		return m
+	}
 	return map[string]string{
 		"status-history":  "The status history cannot be written there; it is kept as one internal note.",
 		"oversize-file":   "The file is larger than the target takes; a note says where it is.",
 		"normalised":      "The target writes the value its own way.",
 		"person-gone":     "The source names somebody it no longer knows.",
 		"person-fallback": "Nobody in the target matched; the fallback person stands in.",
-		"unmapped":        "The mapping drops the value.",
 	}[class]
 }
 

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -157,7 +158,51 @@ func (e *Engine) Preflight(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(e.mig.Rules.Check(src, tgt)...)
+	return errors.Join(append(e.mig.Rules.Check(src, tgt), e.checkNames(src, tgt)...)...)
+}
+
+// checkNames finds what the migration file names and the desks do not have: a scope over a group that does not exist would
+// move nothing and say nothing.
+func (e *Engine) checkNames(src, tgt desk.Definitions) (bad []error) {
+	option := func(d desk.Definitions, f desk.Field, v, where string) {
+		def, ok := d.Field(desk.Ticket, f)
+		switch {
+		case len(d.Fields[desk.Ticket]) == 0:
+		case !ok:
+			bad = append(bad, fmt.Errorf("%s: there is no field %s%s", where, f, meant(string(f), fieldNames(d))))
+		case v != "" && len(def.Options) > 0 && !slices.Contains(def.Options, v):
+			bad = append(bad, fmt.Errorf("%s: %s has no value %q%s", where, f, v, meant(v, def.Options)))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(e.mig.Scopes)) {
+		for _, f := range slices.Sorted(maps.Keys(e.mig.Scopes[name].Any)) {
+			for _, v := range e.mig.Scopes[name].Any[f] {
+				option(src, f, v, "scopes."+name+", in the source")
+			}
+		}
+	}
+	if e.mig.OnDeleted == Close || e.mig.OnMerged == Close || e.mig.OnSpam == Close {
+		option(tgt, desk.Status, e.mig.ClosedStatus, "policies.closed_status, in the target")
+	}
+	for _, f := range slices.Sorted(maps.Keys(e.mig.ConflictField)) {
+		option(tgt, f, "", "policies.fields, in the target")
+	}
+	return bad
+}
+
+func fieldNames(d desk.Definitions) []string {
+	var out []string
+	for _, def := range d.Fields[desk.Ticket] {
+		out = append(out, string(def.Field))
+	}
+	return out
+}
+
+func meant(word string, names []string) string {
+	if near := mapping.Nearest(word, names); near != "" {
+		return fmt.Sprintf("; did you mean %q?", near)
+	}
+	return "; there are: " + strings.Join(names, ", ")
 }
 
 func (e *Engine) clock(step string) func() {

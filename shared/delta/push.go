@@ -212,8 +212,14 @@ func (e *Engine) prepare(ctx context.Context, w *work) error {
 	if err := e.free(w.row); err != nil {
 		return err
 	}
-	inRun := w.row.Last != nil && w.row.Last.Run == w.run.ID
-	if w.it.Due == "" && (w.run.Kind == Delta && w.run.Since.IsZero() || inRun) && e.known(w.row, w.it.Listed) {
+	// Listed twice, and carried out with the other entry of this run (held or not); or listed again after it was read.
+	seen := w.row
+	if inRun := w.row.Last != nil && w.row.Last.Run == w.run.ID; inRun {
+		seen.Held = false
+	} else if w.run.Kind != Delta || !w.run.Since.IsZero() {
+		seen.Target = "" // a full run reads everything
+	}
+	if w.it.Due == "" && e.known(seen, w.it.Listed) {
 		w.finish(OutUnchanged, "")
 		return nil
 	}
@@ -329,6 +335,11 @@ func (e *Engine) build(ctx context.Context, w *work, res mapping.Result) error {
 		if err := e.loadEntries(ctx, w); err != nil {
 			return err
 		}
+		for i, n := range res.Noted {
+			if n.Field.Points() == desk.Person {
+				res.Noted[i].Value = e.names(ctx, n.Value)
+			}
+		}
 		e.addNotes(w, res)
 	}
 	for i := range w.want.Entries {
@@ -346,7 +357,7 @@ func (e *Engine) addNotes(w *work, res mapping.Result) {
 	note := func(id, body string) {
 		w.want.Entries = append(w.want.Entries, desk.Entry{ID: id, At: w.rec.Stamp.At.UTC(), Body: body, Type: "text/plain"})
 	}
-	if n := len(res.Noted); n > 0 {
+	if len(res.Noted) > 0 {
 		note("fields/"+w.ref.ID+"/"+digestJSON(res.Noted), mapping.NoteBody(res.Noted))
 	}
 	// The status history is written once, at creation: later changes are in the target's own history.
@@ -370,6 +381,24 @@ func (e *Engine) addNotes(w *work, res mapping.Result) {
 			w.want.Entries[i].Files = keep
 		}
 	}
+}
+
+// names turns people's ids into what a reader of a note can understand. Whom the source does not show keeps the id.
+func (e *Engine) names(ctx context.Context, ids desk.Value) desk.Value {
+	var out desk.Value
+	for _, id := range ids {
+		rec, err := e.Source.Read(ctx, desk.Ref{Kind: desk.Person, ID: id})
+		name, mail := rec.Fields[desk.Name].First(), rec.Fields[desk.Email].First()
+		switch {
+		case err != nil || name == "" && mail == "":
+			out = append(out, id)
+		case name == "" || mail == "":
+			out = append(out, name+mail)
+		default:
+			out = append(out, name+" <"+mail+">")
+		}
+	}
+	return out
 }
 
 // settle decides what follows from w.err, and finishes w if that is an outcome.

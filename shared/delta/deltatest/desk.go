@@ -32,6 +32,8 @@ type Desk struct {
 	// Fail, when set, is asked before every call ("mark", "list", "read", "open", "find", "match", "create", "apply", "check");
 	// its error is the call's. Lose is asked after a create or apply took effect; its error is what the caller gets instead of the answer.
 	Fail, Lose func(op string, ref desk.Ref) error
+	// Stale makes that many reads show the record as it was before its last change.
+	Stale int
 	// Calls counts calls by the same names.
 	Calls map[string]int
 	// Normalise, when set, changes a field's value as the desk stores it.
@@ -53,6 +55,7 @@ type stored struct {
 	into   string
 	gone   bool
 	files  map[string][]byte
+	before *desk.Record // as it was before its last change
 }
 
 type change struct {
@@ -118,6 +121,9 @@ func (d *Desk) Add(k desk.Kind, f desk.Fields) string {
 func (d *Desk) Edit(ref desk.Ref, f desk.Fields) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	old := d.records[ref].rec
+	old.Fields = maps.Clone(old.Fields)
+	d.records[ref].before = &old
 	maps.Copy(d.records[ref].rec.Fields, f)
 	d.touch(ref, desk.Changed, "")
 }
@@ -165,6 +171,42 @@ func (d *Desk) join(from, into desk.Ref) {
 	a.into = into.ID
 	d.touch(from, desk.Merged, into.ID)
 	d.touch(into, desk.Changed, "")
+}
+
+// Harm is something that Damage does.
+type Harm int
+
+// The harms: to the first file's first byte, to the first entry's visibility, to the last entry (gone), to the ticket
+// (there twice).
+const (
+	FileByte Harm = iota
+	Visibility
+	LoseEntry
+	Double
+)
+
+// Damage harms a ticket behind everybody's back.
+func (d *Desk) Damage(ticket string, h Harm) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := d.records[desk.Ref{Kind: desk.Ticket, ID: ticket}]
+	switch h {
+	case FileByte:
+		id := s.rec.Entries[0].Files[0].ID
+		b := slices.Clone(s.files[id])
+		b[0]++
+		s.files[id] = b
+	case Visibility:
+		s.rec.Entries = slices.Clone(s.rec.Entries)
+		s.rec.Entries[0].Public = !s.rec.Entries[0].Public
+	case LoseEntry:
+		s.rec.Entries = s.rec.Entries[:len(s.rec.Entries)-1]
+	case Double:
+		c := *s
+		c.rec.Ref.ID = d.newID()
+		d.records[c.rec.Ref] = &c
+		d.order = append(d.order, c.rec.Ref)
+	}
 }
 
 // Seen is one record as a person looks at it: by source reference, without ids that depend on the order of creation.
@@ -370,6 +412,10 @@ func (d *Desk) read(ctx context.Context, ref desk.Ref, target bool) (desk.Record
 		return desk.Record{}, &desk.Error{Op: "read " + ref.String(), Class: desk.ErrNotFound}
 	}
 	rec := r.rec
+	if d.Stale > 0 && !target && r.before != nil {
+		d.Stale--
+		rec = *r.before
+	}
 	rec.Fields = maps.Clone(rec.Fields)
 	rec.Entries = slices.Clone(rec.Entries)
 	rec.Aliases = slices.Clone(rec.Aliases)
