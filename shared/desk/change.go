@@ -72,8 +72,11 @@ func (s Scope) Holds(r Record) (ok bool, why string) {
 		}
 	}
 	at, err := time.Parse(time.RFC3339, r.Fields[Created].First())
-	if err != nil {
-		return s.CreatedFrom.IsZero() && s.CreatedTo.IsZero(), "it has no creation time"
+	switch {
+	case s.CreatedFrom.IsZero() && s.CreatedTo.IsZero():
+		return true, ""
+	case err != nil:
+		return false, "it has no creation time"
 	}
 	if !s.CreatedFrom.IsZero() && at.Before(s.CreatedFrom) || !s.CreatedTo.IsZero() && !at.Before(s.CreatedTo) {
 		return false, "it was created outside the scope's dates"

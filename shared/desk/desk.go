@@ -177,6 +177,7 @@ type Option struct {
 	Help     string
 	Required bool
 	Secret   bool // never printed, must be given by reference
+	Path     bool // a file or folder: a relative one is relative to the migration file
 	Default  string
 }
 

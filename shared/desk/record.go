@@ -3,6 +3,7 @@ package desk
 import (
 	"context"
 	"io"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -229,6 +230,8 @@ type File struct {
 // CanonicalBody brings a body to the form in which bodies are compared and kept: line ends are LF, and the line ends at the
 // very end are gone (desks add and drop one as they like). Everything else stays as it is.
 func CanonicalBody(s string) string {
-	s = strings.ReplaceAll(s, "\r\n", "\n")
-	return strings.TrimRight(s, "\n")
+	return strings.TrimRight(lineEnd.ReplaceAllString(s, "\n"), "\n")
 }
+
+// lineEnd takes in CRs that were doubled on the way, so that a canonical body stays what it is.
+var lineEnd = regexp.MustCompile(`\r+\n`)

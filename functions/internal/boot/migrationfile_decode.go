@@ -129,6 +129,9 @@ func (d *decoder) options(n *node, given []entry, dk Desk) {
 			continue
 		}
 		v, ok := d.option(e.value, dk.Connector.Options[i])
+		if dk.Connector.Options[i].Path && v != "" && !strings.Contains(v, "-----BEGIN") {
+			v = d.resolve(v)
+		}
 		dk.Config[e.key] = v
 		if ok && v == "" && dk.Connector.Options[i].Required {
 			d.say(e.value, "it is empty, and %s requires it: %s", dk.Connector.Name, dk.Connector.Options[i].Help)

@@ -29,7 +29,14 @@ type mem struct {
 	recs  map[desk.Ref]*memRec
 	next  int
 	mails int
-	ops   map[string]func() error // what requests that are under way will do
+	wire  *memWire
+	pages map[string]bool // cursors that pages ended with
+}
+
+// memWire is the network: it knows what the requests that are under way will do on the server.
+type memWire struct {
+	mu  sync.Mutex
+	ops map[string]func() error
 }
 
 type memLine struct {
@@ -49,7 +56,7 @@ type memRec struct {
 const memSecret = "topsecret-token"
 
 func newMem(flaw string) *mem {
-	return &mem{flaw: flaw, id: rand.Text(), recs: map[desk.Ref]*memRec{}, ops: map[string]func() error{}}
+	return &mem{flaw: flaw, id: rand.Text(), recs: map[desk.Ref]*memRec{}, wire: &memWire{ops: map[string]func() error{}}, pages: map[string]bool{}}
 }
 
 func (m *mem) has(flaw string) bool { return m.flaw == flaw }
@@ -57,11 +64,12 @@ func (m *mem) has(flaw string) bool { return m.flaw == flaw }
 // options are what a connector's test would write.
 func (m *mem) options() Options {
 	other := newMem("")
+	other.wire = m.wire
 	desks := map[string]*mem{m.id: m, other.id: other}
 	conn := desk.Connector{
 		Name: "mem",
 		NewSource: func(c desk.Config, d desk.Deps) (desk.Source, error) {
-			return &memSource{memSide{desks[c["desk"]], d.HTTP, c["desk"]}, 0}, nil
+			return &memSource{memSide{desks[c["desk"]], d.HTTP, c["desk"]}, map[string]bool{}}, nil
 		},
 		NewTarget: func(c desk.Config, d desk.Deps) (desk.Target, error) {
 			return &memTarget{memSide{desks[c["desk"]], d.HTTP, c["desk"]}}, nil
@@ -75,7 +83,7 @@ func (m *mem) options() Options {
 	}
 	return Options{
 		Connector: conn, Source: desk.Config{"desk": m.id}, Target: desk.Config{"desk": m.id}, Other: desk.Config{"desk": other.id},
-		Deps: desk.Deps{HTTP: &http.Client{Transport: m}}, Seed: memSeed{m}, TargetSeed: memSeed{m},
+		Deps: desk.Deps{HTTP: &http.Client{Transport: m.wire}}, Seed: memSeed{m}, TargetSeed: memSeed{m},
 		Reset:       func(context.Context) error { return nil },
 		Fingerprint: func(context.Context) (string, error) { return strconv.Itoa(len(m.log)), nil },
 		Mails:       func(context.Context) (int, error) { return m.mails, nil },
@@ -85,14 +93,14 @@ func (m *mem) options() Options {
 }
 
 // RoundTrip is the server.
-func (m *mem) RoundTrip(r *http.Request) (*http.Response, error) {
+func (w *memWire) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err := r.Context().Err(); err != nil {
 		return nil, err
 	}
-	m.mu.Lock()
-	op := m.ops[r.Header.Get("X-Op")]
+	w.mu.Lock()
+	op := w.ops[r.Header.Get("X-Op")]
+	w.mu.Unlock()
 	err := op()
-	m.mu.Unlock()
 	code := http.StatusOK
 	switch {
 	case errors.Is(err, desk.ErrNotFound):
@@ -120,12 +128,16 @@ func (s memSide) do(ctx context.Context, method, path string, fn func() error) e
 	}
 	client := s.http
 	if m.has("own client") {
-		client = &http.Client{Transport: m}
+		client = &http.Client{Transport: m.wire}
 	}
 	id := rand.Text()
-	m.mu.Lock()
-	m.ops[id] = fn
-	m.mu.Unlock()
+	m.wire.mu.Lock()
+	m.wire.ops[id] = func() error {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		return fn()
+	}
+	m.wire.mu.Unlock()
 	fail := func(status int, class, err error) error {
 		return &desk.Error{Op: method + " " + path, Status: status, Class: class, Err: err}
 	}
@@ -139,7 +151,7 @@ func (s memSide) do(ctx context.Context, method, path string, fn func() error) e
 		return client.Do(req)
 	}
 	resp, err := send()
-	if err != nil && m.has("retries creates") {
+	if m.has("retries creates") && (err != nil || resp.StatusCode >= 500) {
 		resp, err = send()
 	}
 	if err != nil {
@@ -191,10 +203,11 @@ func (m *mem) wrote(r *memRec, event desk.Event, into string) {
 
 func (m *mem) create(r desk.Record) *memRec {
 	m.next++
-	if m.has("same ids") && m.next%2 == 0 {
-		m.next--
+	id := m.next
+	if m.has("same ids") {
+		id = id / 4 * 4
 	}
-	rec := &memRec{Record: desk.Record{Ref: desk.Ref{Kind: r.Ref.Kind, ID: strconv.Itoa(m.next)}, Fields: desk.Fields{}}, source: r.Ref, files: map[string][]byte{}}
+	rec := &memRec{Record: desk.Record{Ref: desk.Ref{Kind: r.Ref.Kind, ID: strconv.Itoa(id)}, Fields: desk.Fields{}}, source: r.Ref, files: map[string][]byte{}}
 	m.recs[rec.Ref] = rec
 	m.set(rec, r.Fields)
 	return rec
@@ -381,7 +394,7 @@ func (s memSeed) Merge(_ context.Context, from, into desk.Ref) error {
 // memSource is the desk as a source.
 type memSource struct {
 	memSide
-	pages int
+	mine map[string]bool // cursors of pages that this value listed
 }
 
 type memCursor struct {
@@ -448,15 +461,17 @@ func (s *memSource) Changes(ctx context.Context, k desk.Kind, _ desk.Scope, from
 	if err != nil {
 		return p, err
 	}
-	s.pages++
 	if s.m.has("other kinds fail") && k != desk.Ticket && k != desk.Person {
 		return p, &desk.Error{Op: "changes", Class: desk.ErrRejected}
 	}
-	if s.m.has("resume is lost") && s.pages == 1 && a.Seq != nil && len(s.m.log) > int(*a.Seq) && *a.Seq%5 == 1 {
+	if s.m.has("resume is lost") && s.m.pages[string(from)] && !s.mine[string(from)] {
 		return desk.Page{Next: until, Done: true}, nil
 	}
 	err = s.do(ctx, "GET", "changes", func() error {
 		p = s.page(k, a, z)
+		if !p.Done {
+			s.m.pages[string(p.Next)], s.mine[string(p.Next)] = true, true
+		}
 		return nil
 	})
 	return p, err

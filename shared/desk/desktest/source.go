@@ -240,7 +240,7 @@ func sourceMutation(t T, e *env) {
 		e.must(t, fmt.Sprintf("page %d", n+1), err)
 		got = append(got, p.Items...)
 		if n < 2 { // one that was listed just now, one that will be, and a new one
-			for _, ref := range []desk.Ref{b.refs[n*e.o.PageSize], b.refs[len(b.refs)-1-n]} {
+			for _, ref := range []desk.Ref{b.refs[n*e.o.PageSize+1], b.refs[len(b.refs)-1-n]} {
 				e.touch(t, ref)
 				changes = append(changes, change{ref, len(got)})
 			}
@@ -466,11 +466,13 @@ func sourceCancel(t T, e *env) {
 	}
 }
 
-// counting counts the requests that leave the connector.
+// counting counts the requests that leave the connector with a context that is not over, which a transport would send.
 func counting(n *atomic.Int64) transport {
 	return func(base http.RoundTripper) http.RoundTripper {
 		return roundTripper(func(r *http.Request) (*http.Response, error) {
-			n.Add(1)
+			if r.Context().Err() == nil {
+				n.Add(1)
+			}
 			return base.RoundTrip(r)
 		})
 	}
