@@ -422,7 +422,7 @@ func (e *Engine) settle(ctx context.Context, w *work) (verdict, error) {
 			v.act = fail
 		}
 	}
-	if v.act == fail && desk.Class(err) == desk.ErrTransient && !errors.Is(err, errNotYet) {
+	if v.act == fail && desk.Class(err) == desk.ErrTransient && !errors.Is(err, errNotYet) { //nolint:errorlint // Class answers with the bare sentinel
 		// Before a record is given up: is it the record, or is the desk not there at all?
 		if down := e.deskDown(ctx); down != nil {
 			v = verdict{act: waitDesk, delay: time.Minute, why: down.Error()}

@@ -127,7 +127,9 @@ func TestScopeHolds(t *testing.T) {
 
 func TestStampBefore(t *testing.T) {
 	at := time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
-	s := func(sec int, seq int64) desk.Stamp { return desk.Stamp{At: at.Add(time.Duration(sec) * time.Second), Seq: seq} }
+	s := func(sec int, seq int64) desk.Stamp {
+		return desk.Stamp{At: at.Add(time.Duration(sec) * time.Second), Seq: seq}
+	}
 	for _, tt := range []struct {
 		a, b desk.Stamp
 		want bool

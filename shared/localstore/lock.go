@@ -30,7 +30,8 @@ func takeLock(file, session string) (*os.File, error) {
 		return nil, fmt.Errorf("%w: process %d; wait for it to end, or end it", ErrBusy, pid)
 	}
 	text := fmt.Sprintf("%d\n%s\n", os.Getpid(), session)
-	if err := f.Truncate(0); err == nil {
+	err = f.Truncate(0)
+	if err == nil {
 		_, err = f.WriteAt([]byte(text), 0)
 	}
 	if err != nil {

@@ -331,7 +331,7 @@ func (c *checked) Read(p []byte) (int, error) {
 	n, err := c.f.Read(p)
 	c.sum.Write(p[:n])
 	c.size += int64(n)
-	if err == io.EOF && (c.size != c.want.Size || hex.EncodeToString(c.sum.Sum(nil)) != c.want.SHA256) {
+	if errors.Is(err, io.EOF) && (c.size != c.want.Size || hex.EncodeToString(c.sum.Sum(nil)) != c.want.SHA256) {
 		err = fmt.Errorf("read object %+q: its file is damaged (%d bytes of %d); restore %s from a backup", c.key, c.size, c.want.Size, c.f.Name())
 	}
 	return n, err

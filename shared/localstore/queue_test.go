@@ -51,7 +51,7 @@ func TestQueueInBubble(t *testing.T) {
 		if n := q.Pending(); n < 3 || n > 6 {
 			t.Errorf("%d pending; three are not due", n)
 		}
-		time.Sleep(16 * time.Minute) // of the bubble
+		time.Sleep(16 * time.Minute) //nolint:forbidigo // of the bubble: no time passes
 		cancel()
 		wg.Wait()
 		slices.SortFunc(got, func(a, b arrival) int { return a.seq - b.seq })

@@ -44,7 +44,6 @@ type Desk struct {
 	order   []desk.Ref
 	feed    []change
 	next    int
-	mails   int
 	writes  int
 }
 

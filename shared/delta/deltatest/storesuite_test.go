@@ -314,8 +314,7 @@ func TestSuiteCanFail(t *testing.T) {
 			o.open = func(ctx context.Context, key string) (io.ReadCloser, delta.Info, error) {
 				r, info, err := o.Objects.Open(ctx, key)
 				if err == nil {
-					if first, ok := once.LoadOrStore(key, r); ok {
-						r = first.(io.ReadCloser)
+					if _, ok := once.LoadOrStore(key, r); ok {
 						return io.NopCloser(strings.NewReader("")), info, err
 					}
 				}

@@ -4,6 +4,19 @@
 // Rules have names such as "source/resume"; each is a subtest. Rules share one desk and bring their own records, so the
 // desk need not be empty, and nothing is cleaned up. A rule reports through T, so that this package's own test can show
 // that each one fails on a desk that breaks it.
+//
+//	func TestConformance(t *testing.T) {
+//		desktest.Run(t, desktest.Options{
+//			Connector: Connector,
+//			Source:    desk.Config{"url": srcURL, "token": token, "page_size": "5"},
+//			Target:    desk.Config{"url": tgtURL, "token": token},
+//			Seed:      seed{src}, TargetSeed: seed{tgt.as("somebody else")},
+//			Ticket:    desk.Fields{desk.Group: {"Support"}, desk.Status: {"open"}},
+//			Update:    desk.Fields{desk.Status: {"resolved"}},
+//			Secrets:   []string{token},
+//			Skip:      map[string]string{"source/merge": "tickets cannot be merged, see https://vendor.example/doc"},
+//		})
+//	}
 package desktest
 
 import (

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/deltadesk/deltadesk/shared/desk"
 )
@@ -107,6 +108,26 @@ func TestFlaws(t *testing.T) {
 		if !caught[name] {
 			t.Errorf("no flaw shows that %s can fail", name)
 		}
+	}
+}
+
+// TestLag: a desk may lag as long as it says, and no longer.
+func TestLag(t *testing.T) {
+	const lag = 60 * time.Millisecond
+	about := []string{"source/pages", "source/update", "source/mutation", "source/delete", "source/merge", "target/find", "target/lost-answer"}
+	for _, name := range about {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			honest, liar := newMem(""), newMem("")
+			honest.lag, honest.declared = lag, 10*lag
+			liar.lag, liar.declared = 20*lag, lag
+			if rec := try(t.Context(), honest.options(), name); len(rec.failures) > 0 {
+				t.Errorf("a lag that is declared fails: %q", rec.failures)
+			}
+			if rec := try(t.Context(), liar.options(), name); len(rec.failures) == 0 {
+				t.Error("a lag longer than declared passes")
+			}
+		})
 	}
 }
 

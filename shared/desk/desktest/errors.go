@@ -31,20 +31,20 @@ func errorRules() []rule {
 	same := func(name string, classes []error, answer func(*http.Request) (*http.Response, error)) fault {
 		return fault{name: name, answer: answer, read: classes, list: classes, write: classes, create: classes}
 	}
-	notFound := same("errors/404", nil, status(404, nil))
+	notFound := same("errors/404", nil, reply{404, nil}.answer)
 	notFound.read, notFound.write = []error{desk.ErrNotFound}, []error{desk.ErrNotFound}
-	conflict := same("errors/409", nil, status(409, nil))
+	conflict := same("errors/409", nil, reply{409, nil}.answer)
 	conflict.write = []error{desk.ErrConflict, desk.ErrRejected}
 	conflict.create = conflict.write
-	seconds := same("errors/429-seconds", throttled, status(429, func() string { return "3600" }))
-	date := same("errors/429-date", throttled, status(429, func() string { return time.Now().Add(time.Hour).UTC().Format(http.TimeFormat) }))
+	seconds := same("errors/429-seconds", throttled, reply{429, func() string { return "3600" }}.answer)
+	date := same("errors/429-date", throttled, reply{429, func() string { return time.Now().Add(time.Hour).UTC().Format(http.TimeFormat) }}.answer)
 	seconds.wait, date.wait = time.Hour, time.Hour
 	faults := []fault{
-		same("errors/401", []error{desk.ErrUnauthorized}, status(401, nil)),
-		same("errors/403", refused, status(403, nil)),
+		same("errors/401", []error{desk.ErrUnauthorized}, reply{401, nil}.answer),
+		same("errors/403", refused, reply{403, nil}.answer),
 		notFound, conflict, seconds, date,
-		same("errors/500", transient, status(500, nil)),
-		same("errors/502", transient, status(502, nil)),
+		same("errors/500", transient, reply{500, nil}.answer),
+		same("errors/502", transient, reply{502, nil}.answer),
 		same("errors/html", transient, func(r *http.Request) (*http.Response, error) {
 			return response(r, 200, "text/html", "<html><body>Please log in "+echo(r)+"</body></html>"), nil
 		}),
@@ -236,14 +236,18 @@ func echo(r *http.Request) string {
 	return s + " " + r.Header.Get("Authorization") + " " + r.URL.RawQuery
 }
 
-func status(code int, retryAfter func() string) func(*http.Request) (*http.Response, error) {
-	return func(r *http.Request) (*http.Response, error) {
-		resp := response(r, code, "application/json", fmt.Sprintf(`{"message":%q}`, "no: "+echo(r)))
-		if retryAfter != nil {
-			resp.Header.Set("Retry-After", retryAfter())
-		}
-		return resp, nil
+// reply is an answer with an error's status and, where retryAfter is set, the desk's wish to be left alone for a while.
+type reply struct {
+	code       int
+	retryAfter func() string
+}
+
+func (a reply) answer(r *http.Request) (*http.Response, error) {
+	resp := response(r, a.code, "application/json", fmt.Sprintf(`{"message":%q}`, "no: "+echo(r)))
+	if a.retryAfter != nil {
+		resp.Header.Set("Retry-After", a.retryAfter())
 	}
+	return resp, nil
 }
 
 func response(r *http.Request, code int, kind, body string) *http.Response {

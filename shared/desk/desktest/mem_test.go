@@ -30,7 +30,9 @@ type mem struct {
 	next  int
 	mails int
 	wire  *memWire
-	pages map[string]bool // cursors that pages ended with
+	// lag is how long changes stay invisible to listings and new records to Find; declared is what the traits say.
+	lag, declared time.Duration
+	pages         map[string]bool // cursors that pages ended with
 }
 
 // memWire is the network: it knows what the requests that are under way will do on the server.
@@ -44,12 +46,14 @@ type memLine struct {
 	stamp desk.Stamp
 	event desk.Event
 	into  string
+	made  time.Time
 }
 
 type memRec struct {
 	desk.Record
 	source desk.Ref
 	into   string
+	made   time.Time
 	files  map[string][]byte
 }
 
@@ -75,10 +79,10 @@ func (m *mem) options() Options {
 			return &memTarget{memSide{desks[c["desk"]], d.HTTP, c["desk"]}}, nil
 		},
 		SourceSide: func(desk.Config) desk.Traits {
-			return desk.Traits{Kinds: []desk.Kind{desk.Person, desk.Ticket}, SeesDeletes: true, StampResolution: time.Second}
+			return desk.Traits{Kinds: []desk.Kind{desk.Person, desk.Ticket}, SeesDeletes: true, StampResolution: time.Second, ListLag: m.declared}
 		},
 		TargetSide: func(desk.Config) desk.Traits {
-			return desk.Traits{Kinds: []desk.Kind{desk.Person, desk.Ticket}, KeepsTimes: true, KeepsAuthors: true, EntryMarker: "a field"}
+			return desk.Traits{Kinds: []desk.Kind{desk.Person, desk.Ticket}, KeepsTimes: true, KeepsAuthors: true, EntryMarker: "a field", FindLag: m.declared}
 		},
 	}
 	return Options{
@@ -198,7 +202,7 @@ func (s memSide) do(ctx context.Context, method, path string, fn func() error) e
 // wrote notes a change. The caller holds mu, as do all that follow up to memSource.
 func (m *mem) wrote(r *memRec, event desk.Event, into string) {
 	r.Stamp = desk.Stamp{At: time.Now().UTC().Truncate(time.Second), Seq: int64(len(m.log) + 1)}
-	m.log = append(m.log, memLine{r.Ref, r.Stamp, event, into})
+	m.log = append(m.log, memLine{r.Ref, r.Stamp, event, into, time.Now()})
 }
 
 func (m *mem) create(r desk.Record) *memRec {
@@ -207,7 +211,7 @@ func (m *mem) create(r desk.Record) *memRec {
 	if m.has("same ids") {
 		id = id / 4 * 4
 	}
-	rec := &memRec{Record: desk.Record{Ref: desk.Ref{Kind: r.Ref.Kind, ID: strconv.Itoa(id)}, Fields: desk.Fields{}}, source: r.Ref, files: map[string][]byte{}}
+	rec := &memRec{Record: desk.Record{Ref: desk.Ref{Kind: r.Ref.Kind, ID: strconv.Itoa(id)}, Fields: desk.Fields{}}, source: r.Ref, made: time.Now(), files: map[string][]byte{}}
 	m.recs[rec.Ref] = rec
 	m.set(rec, r.Fields)
 	return rec
@@ -433,7 +437,14 @@ func (s *memSource) seq(c desk.Cursor) (memCursor, error) {
 }
 
 func (s *memSource) Mark(ctx context.Context) (c desk.Cursor, err error) {
-	err = s.do(ctx, "GET", "mark", func() error { c = s.cursor(int64(len(s.m.log))); return nil })
+	err = s.do(ctx, "GET", "mark", func() error {
+		n := slices.IndexFunc(s.m.log, func(l memLine) bool { return time.Since(l.made) < s.m.lag })
+		if n < 0 {
+			n = len(s.m.log)
+		}
+		c = s.cursor(int64(n))
+		return nil
+	})
 	return c, err
 }
 
@@ -628,6 +639,9 @@ func (s *memTarget) Apply(ctx context.Context, ref desk.Ref, c desk.Change) (w d
 func (s *memTarget) Find(ctx context.Context, src desk.Ref) (ids []string, err error) {
 	err = s.do(ctx, "GET", "find", func() error {
 		for ref, rec := range s.m.recs {
+			if time.Since(rec.made) < s.m.lag {
+				continue
+			}
 			if rec.source == src || s.m.has("finds too much") && strings.HasPrefix(rec.source.ID, src.ID) && src.ID != "" {
 				ids = append(ids, ref.ID)
 			}

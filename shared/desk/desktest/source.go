@@ -480,6 +480,7 @@ func counting(n *atomic.Int64) transport {
 
 type roundTripper func(*http.Request) (*http.Response, error)
 
+// RoundTrip implements http.RoundTripper.
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 // richEntries are what a thread may hold.

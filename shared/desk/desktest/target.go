@@ -820,7 +820,7 @@ func targetLostAnswer(t T, e *env) {
 			t.Errorf("%s: Create says that it made %q, Find says %v", what, w.ID, ids)
 		case w.ID != "" && !slices.Contains(ids, w.ID):
 			t.Errorf("%s: Written names %q, Find says %v", what, w.ID, ids)
-		case len(ids) > 0 && (class == desk.ErrRejected || class == desk.ErrUnauthorized || class == desk.ErrThrottled):
+		case len(ids) > 0 && slices.Contains([]error{desk.ErrRejected, desk.ErrUnauthorized, desk.ErrThrottled}, class):
 			t.Errorf("%s: it was made, and the error (%v) promises that it was not", what, err)
 		case err != nil && len(ids) == 1:
 			lost = true
