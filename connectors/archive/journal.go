@@ -233,7 +233,13 @@ func (f *folder) refresh() error {
 	return f.peek()
 }
 
-// read takes in complete lines. What follows the last one was never answered for and is left alone.
+// promised tells whether a write is, or was, under way, so that the journal's end need not be sound.
+func (f *folder) promised() bool {
+	_, err := os.Lstat(filepath.Join(f.dir, pendingFile))
+	return err == nil
+}
+
+// read takes in complete lines. What a write that is under way has put after the last one is left alone.
 func (f *folder) read(r *bufio.Reader) error {
 	for {
 		b, err := r.ReadBytes('\n')
@@ -248,7 +254,7 @@ func (f *folder) read(r *bufio.Reader) error {
 			err = f.check(l, raw, sum)
 		}
 		if err != nil {
-			if _, more := r.Peek(1); errors.Is(more, io.EOF) {
+			if _, more := r.Peek(1); errors.Is(more, io.EOF) && f.promised() {
 				return nil
 			}
 			return fmt.Errorf("%s is damaged at byte %d: %w; bring it back from a copy", journalFile, f.x.offset, err)
@@ -284,7 +290,7 @@ func (f *folder) peek() error {
 	}
 	st, err := f.load(l.Ref)
 	if err != nil || st.Record.Stamp.Seq != l.Seq {
-		return nil //nolint:nilerr // a record that cannot be read was not written by this line; reading it will say so
+		return nil // a record that cannot be read was not written by this line; reading it will say so
 	}
 	f.x.add(l, f.x.tail(f.start, l.Seq-1).next([]byte(p.Line)))
 	return nil
@@ -356,6 +362,9 @@ func (f *folder) writable(ctx context.Context, op string) error {
 func (f *folder) recover() error {
 	path := filepath.Join(f.dir, journalFile)
 	if info, err := os.Lstat(path); err == nil && info.Size() > f.x.offset { // a line that was cut off
+		if !f.promised() {
+			return fmt.Errorf("%s ends in the middle of a line at byte %d, and no write was under way; bring it back from a copy", journalFile, f.x.offset)
+		}
 		if err := os.Truncate(path, f.x.offset); err != nil {
 			return err
 		}

@@ -181,7 +181,7 @@ func (s settings) replace(path string, content []byte) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(tmp.Name())
+	defer func() { _ = os.Remove(tmp.Name()) }() // gone where it got its name
 	defer tmp.Close()
 	if _, err := tmp.Write(content); err != nil {
 		return err

@@ -231,7 +231,7 @@ func (f *folder) Define(ctx context.Context) (desk.Definitions, error) {
 	if err != nil {
 		return desk.Definitions{}, f.damaged("define", err)
 	}
-	d := desk.Definitions{Fields: map[desk.Kind][]desk.FieldDef{}}
+	d := desk.Definitions{Open: true, Fields: map[desk.Kind][]desk.FieldDef{}}
 	for k, fs := range sharedFields {
 		for _, x := range slices.Concat(fs, custom[k]) {
 			_, isCustom := x.CustomName()

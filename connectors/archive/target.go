@@ -505,6 +505,7 @@ func newChecked(ctx context.Context, op string, f *os.File, want desk.File) io.R
 	return &checked{ctxReader: ctxReader{ctx, f}, c: f, op: op, want: want, h: sha256.New()}
 }
 
+// Read implements io.Reader.
 func (c *checked) Read(p []byte) (int, error) {
 	n, err := c.ctxReader.Read(p)
 	c.h.Write(p[:n])
@@ -518,6 +519,7 @@ func (c *checked) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Close implements io.Closer.
 func (c *checked) Close() error { return c.c.Close() }
 
 // The capabilities of the target.

@@ -200,7 +200,7 @@ func (e *Engine) find(ctx context.Context, w *work, lookFirst bool) (id, how str
 			return "", "", nil
 		}
 	}
-	if w.ref.Kind == desk.Ticket {
+	if w.ref.Kind == desk.Ticket || e.mig.Rules.People.Apart {
 		return "", "", nil
 	}
 	return e.match(ctx, w)

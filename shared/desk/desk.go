@@ -132,6 +132,8 @@ type FieldDef struct {
 // Definitions are what a desk tells of itself.
 type Definitions struct {
 	Fields map[Kind][]FieldDef `json:"fields"`
+	// Open: the desk takes custom fields that it does not have yet, and makes them.
+	Open bool `json:"open,omitempty"`
 }
 
 // Field returns the definition of a field, and whether there is one.

@@ -196,6 +196,9 @@ func (a *applying) definition(f desk.Field) (desk.FieldDef, bool) {
 		return desk.FieldDef{Field: f, Write: desk.Always}, true
 	}
 	def, ok := a.target.Field(a.kind, f)
+	if _, own := f.CustomName(); !ok && own && a.target.Open {
+		return desk.FieldDef{Field: f, Many: true, Write: desk.Always}, true
+	}
 	return def, ok && def.Write != desk.Never
 }
 

@@ -116,7 +116,8 @@ func (c *checking) exists(line int, side string, defs desk.Definitions, f desk.F
 	if len(defs.Fields[c.kind]) == 0 {
 		return true
 	}
-	if _, ok := defs.Field(c.kind, f); ok {
+	_, own := f.CustomName()
+	if _, ok := defs.Field(c.kind, f); ok || own && defs.Open {
 		return true
 	}
 	var names []string

@@ -55,6 +55,8 @@ type PersonRule struct {
 	Map map[string]string
 	// Unmatched is "create", "fallback" or "block".
 	Unmatched string
+	// Apart gives everybody a record of their own, whoever is there already: for a backup.
+	Apart bool
 	// Fallback is the id or e-mail address, in the target, of who stands in.
 	Fallback string
 	Line     int

@@ -13,6 +13,7 @@ import (
 	"github.com/deltadesk/deltadesk/connectors/archive"
 	"github.com/deltadesk/deltadesk/shared/delta"
 	"github.com/deltadesk/deltadesk/shared/desk"
+	"github.com/deltadesk/deltadesk/shared/mapping"
 )
 
 // Ports is the store that an engine runs on.
@@ -39,7 +40,7 @@ func (f *File) Backed() (*File, error) {
 	b.Migration.Rules.Fields, b.Migration.Rules.Groups, b.Migration.Rules.GroupDefault = nil, nil, ""
 	b.Migration.Rules.GroupsUnmapped = ""
 	b.Migration.Rules.Unmapped = ""
-	b.Migration.Rules.People.Map, b.Migration.Rules.People.Unmatched, b.Migration.Rules.People.Fallback = nil, "create", ""
+	b.Migration.Rules.People = mapping.PersonRule{Unmatched: "create", Apart: true}
 	b.Migration.Scopes = map[string]desk.Scope{"all": {}}
 	b.Migration.Windows = map[string]delta.Window{"backup": {Scope: "all", Mode: delta.CreateUpdate}}
 	// A backup is ours alone: nobody works in it, and whatever the source says is kept, deleted tickets included.

@@ -1,0 +1,345 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/deltadesk/deltadesk/connectors/archive"
+	"github.com/deltadesk/deltadesk/shared/delta"
+	"github.com/deltadesk/deltadesk/shared/desk"
+	"github.com/deltadesk/deltadesk/shared/localstore"
+	"github.com/deltadesk/deltadesk/shared/report"
+)
+
+// bench is a migration between two archives, driven by the command line.
+type bench struct {
+	t        *testing.T
+	dir      string
+	src, dst desk.Target // both worked on by people
+}
+
+const archives = `migration: acme
+owner: {name: Jo, email: jo@acme.example}
+decider: {name: Jo, email: jo@acme.example}
+source: {connector: archive, options: {folder: old, fsync: "false"}}
+target: {connector: archive, options: {folder: new, fsync: "false"}}
+scopes: {all: {}}
+windows: {main: {scope: all, mode: create+update}}
+backup: {folder: backup}
+`
+
+func newBench(t *testing.T) *bench {
+	b := &bench{t: t, dir: t.TempDir()}
+	b.write("deltadesk.yaml", archives)
+	open := func(name string) desk.Target {
+		d, err := archive.Connector.NewTarget(desk.Config{"folder": filepath.Join(b.dir, name), "fsync": "false"}, desk.Deps{Migration: "people"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	b.src, b.dst = open("old"), open("new")
+	return b
+}
+
+func (b *bench) write(name, text string) {
+	b.t.Helper()
+	if err := os.WriteFile(filepath.Join(b.dir, name), []byte(text), 0o600); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func (b *bench) add(d desk.Target, r desk.Record) string {
+	b.t.Helper()
+	w, err := d.Create(context.Background(), r)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return w.ID
+}
+
+func (b *bench) edit(d desk.Target, id string, f desk.Fields) {
+	b.t.Helper()
+	if _, err := d.Apply(context.Background(), desk.Ref{Kind: desk.Ticket, ID: id}, desk.Change{Fields: f}); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func (b *bench) do(want int, args ...string) (out, errs string) {
+	b.t.Helper()
+	var o, e bytes.Buffer
+	if code := run(b.t.Context(), append([]string{"--config", filepath.Join(b.dir, "deltadesk.yaml")}, args...), &o, &e); code != want {
+		b.t.Fatalf("deltadesk %s: exit code %d, want %d\n%s%s", strings.Join(args, " "), code, want, e.String(), o.String())
+	}
+	return o.String(), e.String()
+}
+
+func (b *bench) run(want int, args ...string) report.Report {
+	b.t.Helper()
+	out, _ := b.do(want, append([]string{"run", "--json"}, args...)...)
+	if err := report.Validate([]byte(out)); err != nil {
+		b.t.Fatal(err)
+	}
+	var rep report.Report
+	if err := json.Unmarshal([]byte(out), &rep); err != nil {
+		b.t.Fatal(err)
+	}
+	if err := report.Check(rep); err != nil {
+		b.t.Fatal(err)
+	}
+	return rep
+}
+
+// untouched fails the test if anything was written to a desk.
+func (b *bench) untouched(name string) {
+	b.t.Helper()
+	src, err := archive.Connector.NewSource(desk.Config{"folder": filepath.Join(b.dir, name)}, desk.Deps{})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	mark, err := src.Mark(b.t.Context())
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	for _, k := range desk.LoadOrder() {
+		if p, err := src.Changes(b.t.Context(), k, desk.Scope{}, nil, mark); err != nil || len(p.Items) > 0 {
+			b.t.Errorf("something was written to %s: %+v, %v", name, p, err)
+		}
+	}
+}
+
+func says(t *testing.T, text string, words ...string) {
+	t.Helper()
+	for _, w := range words {
+		if !strings.Contains(text, w) {
+			t.Errorf("it does not say %q:\n%s", w, text)
+		}
+	}
+}
+
+// TestCommands takes a migration through everything the command line can do.
+func TestCommands(t *testing.T) {
+	b := newBench(t)
+	ann := b.add(b.src, desk.Record{Ref: desk.Ref{Kind: desk.Person, ID: "ann"}, Fields: desk.Fields{desk.Name: {"Ann"}, desk.Email: {"ann@x.example"}}})
+	at := time.Date(2024, 2, 29, 12, 0, 0, 0, time.UTC)
+	file := func(text string) desk.File {
+		return desk.File{ID: "f", Name: "ü.txt", Type: "text/plain", Size: int64(len(text)), Open: func(context.Context) (io.ReadCloser, error) {
+			return io.NopCloser(strings.NewReader(text)), nil
+		}}
+	}
+	ticket := func(i int) string {
+		id := fmt.Sprint("t", i)
+		return b.add(b.src, desk.Record{
+			Ref:     desk.Ref{Kind: desk.Ticket, ID: id},
+			Fields:  desk.Fields{desk.Subject: {fmt.Sprint("subject ", i)}, desk.Status: {"open"}, desk.Requester: {ann}, desk.Created: desk.Time(at), desk.Custom("Cost"): {"12"}},
+			Entries: []desk.Entry{{ID: id + "-1", Marker: "people/" + id, Public: true, At: at, Body: "hello", Type: "text/plain", Author: desk.Author{ID: ann, Name: "Ann"}, Files: []desk.File{file("bytes")}}},
+		})
+	}
+	first, second := ticket(1), ticket(2)
+
+	dry := b.run(exitDone, "--kind", "full", "--dry-run")
+	b.untouched("new")
+	full := b.run(exitDone, "--kind", "full")
+	if full.Counts != dry.Counts || full.Counts.Created != 3 {
+		t.Errorf("dry %+v, full %+v", dry.Counts, full.Counts)
+	}
+	if rep := b.run(exitDone, "--kind", "verify"); rep.Counts.Unchanged != 3 {
+		t.Errorf("verify %+v", rep.Counts)
+	}
+	target := func(id string) string {
+		t.Helper()
+		out, _ := b.do(exitDone, "links")
+		for line := range strings.Lines(out) {
+			if f := strings.Split(strings.TrimSpace(line), ","); f[0] == id {
+				return f[1]
+			}
+		}
+		t.Fatalf("links does not name %s:\n%s", id, out)
+		return ""
+	}
+
+	// Both sides change the status of the first; the second gets a reply.
+	b.edit(b.src, first, desk.Fields{desk.Status: {"stalled"}})
+	b.edit(b.dst, target(first), desk.Fields{desk.Status: {"resolved"}})
+	if _, err := b.src.Apply(t.Context(), desk.Ref{Kind: desk.Ticket, ID: second}, desk.Change{Entries: []desk.Entry{{ID: "r", Marker: "people/r", Public: true, At: at, Body: "a reply", Type: "text/plain"}}}); err != nil {
+		t.Fatal(err)
+	}
+	rep := b.run(exitExceptions, "--kind", "delta")
+	if rep.Counts.Held != 1 || rep.Counts.Updated != 1 {
+		t.Errorf("delta %+v", rep.Counts)
+	}
+	out, _ := b.do(exitDone, "held")
+	says(t, out, "ticket/"+first, "status", "stalled", "resolved")
+	out, _ = b.do(exitDone, "explain", first)
+	says(t, out, "source", "target", "created", "read back as written", "held", "status changed on both sides", "deltadesk decide ticket/"+first)
+	_, errs := b.do(exitError, "decide", first, "--field", "subject", "--choose", "source")
+	says(t, errs, "field subject of ticket/"+first+" is not held")
+	b.do(exitDone, "decide", first, "--field", "status", "--choose", "value", "--value", "rejected")
+	b.run(exitDone, "--kind", "delta")
+	now, err := b.dst.Read(t.Context(), desk.Ref{Kind: desk.Ticket, ID: target(first)})
+	if err != nil || now.Fields[desk.Status].First() != "rejected" {
+		t.Errorf("status %v, %v", now.Fields[desk.Status], err)
+	}
+	out, _ = b.do(exitDone, "held")
+	says(t, out, "Nothing is held")
+	out, _ = b.do(exitDone, "status")
+	says(t, out, "main", "verified", full.Run)
+	out, _ = b.do(exitDone, "report", full.Run)
+	says(t, out, full.Run)
+	page := filepath.Join(b.dir, "report.html")
+	b.do(exitDone, "report", "--html", page)
+	if html, err := os.ReadFile(page); err != nil || !bytes.Contains(html, []byte("<html")) {
+		t.Errorf("no page: %v", err)
+	}
+	b.do(exitDone, "extend", "main", "--until", "2099-12-31")
+	_, errs = b.do(exitError, "extend", "main", "--until", "2001-12-31")
+	says(t, errs, "has already passed")
+	if rep := b.run(exitDone, "--kind", "delta"); rep.Counts != (report.Counts{}) {
+		t.Errorf("a delta without changes: %+v", rep.Counts)
+	}
+
+	// A backup is a full run the first time and a delta afterwards; it keeps custom fields as fields.
+	if rep := b.run(exitDone, "--kind", "backup"); rep.Counts.Created != 3 || len(rep.Losses) > 0 {
+		t.Errorf("backup %+v, losses %+v", rep.Counts, rep.Losses)
+	}
+	ticket(3)
+	if rep := b.run(exitDone, "--kind", "backup"); rep.Counts.Created != 1 {
+		t.Errorf("second backup %+v", rep.Counts)
+	}
+	b.write("deltadesk.yaml", strings.NewReplacer("migration: acme", "migration: restore", "folder: old", "folder: backup", "folder: new", "folder: restored", "backup: {folder: backup}\n", "").Replace(archives))
+	if rep := b.run(exitDone, "--kind", "full"); rep.Counts.Created != 4 || len(rep.Losses) > 0 {
+		t.Errorf("restore %+v, losses %+v", rep.Counts, rep.Losses)
+	}
+	b.run(exitDone, "--kind", "verify")
+}
+
+// TestBadInput: a clear error that says what, where and what to do; nothing written.
+func TestBadInput(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		file func(string) string
+		args []string
+		code int
+		says []string
+	}{
+		{"no such kind", nil, []string{"run", "--kind", "all"}, exitUsage, []string{"full", "delta", "verify", "backup"}},
+		{"no command", nil, []string{"frobnicate"}, exitUsage, []string{"frobnicate", "--help"}},
+		{"all mistakes at once", func(s string) string {
+			return strings.NewReplacer("scope: all,", "scope: al,", "windows:", "colour: red\nwindows:").Replace(s)
+		}, []string{"run", "--kind", "full"}, exitUsage, []string{"deltadesk.yaml:7", "colour", "deltadesk.yaml:8", "al", "Nothing was written"}},
+		{"no full run yet", nil, []string{"run", "--kind", "delta"}, exitError, []string{"No full run", "--kind full"}},
+		{"no such window", nil, []string{"run", "--kind", "delta", "--window", "night"}, exitError, []string{"night", "main"}},
+		{"no such scope", nil, []string{"run", "--kind", "full", "--scope", "emea"}, exitError, []string{"emea", "all"}},
+		{"since with full", nil, []string{"run", "--kind", "full", "--since", "2026-01-01T00:00:00Z"}, exitUsage, []string{"--since belongs to delta"}},
+		{"both ways on", nil, []string{"run", "--kind", "full", "--continue", "--restart"}, exitError, []string{"choose one"}},
+		{"mapping to a field that is not there", func(s string) string {
+			return s + "mapping: {ticket: [{from: status, to: staus}]}\n"
+		}, []string{"run", "--kind", "full"}, exitUsage, []string{":9", "staus"}},
+		{"no store yet", nil, []string{"status"}, exitError, []string{"begin with a run"}},
+		{"a damaged archive", func(s string) string { return strings.Replace(s, "folder: old", "folder: damaged", 1) }, []string{"run", "--kind", "full"}, exitError, []string{"damaged"}},
+		{"backup without a folder", func(s string) string { return strings.Replace(s, "backup: {folder: backup}\n", "", 1) }, []string{"run", "--kind", "backup"}, exitError, []string{"backup: {folder:"}},
+		{"two answers", nil, []string{"decide", "1", "--field", "status", "--choose", "source", "--create-again"}, exitUsage, []string{"say one of"}},
+		{"no record", nil, []string{"explain", "queue/4"}, exitUsage, []string{"person/ID"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			b := newBench(t)
+			b.add(b.src, desk.Record{Ref: desk.Ref{Kind: desk.Ticket, ID: "1"}, Fields: desk.Fields{desk.Subject: {"one"}, desk.Status: {"open"}}})
+			if err := os.Mkdir(filepath.Join(b.dir, "damaged"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			b.write("damaged/desk.json", "{not json")
+			if tc.file != nil {
+				b.write("deltadesk.yaml", tc.file(archives))
+			}
+			_, errs := b.do(tc.code, tc.args...)
+			for i, w := range tc.says { // a sentence may begin with it
+				tc.says[i] = strings.ToLower(w)
+			}
+			says(t, strings.ToLower(errs), tc.says...)
+			b.untouched("new")
+		})
+	}
+}
+
+// A second process on the same store is told who has it; looking is possible all the time.
+func TestBusyStore(t *testing.T) {
+	b := newBench(t)
+	b.add(b.src, desk.Record{Ref: desk.Ref{Kind: desk.Ticket, ID: "1"}, Fields: desk.Fields{desk.Subject: {"one"}, desk.Status: {"open"}}})
+	b.run(exitDone, "--kind", "full")
+	s, err := localstore.Open(t.Context(), filepath.Join(b.dir, ".deltadesk"), localstore.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, errs := b.do(exitError, "run", "--kind", "delta")
+	says(t, errs, fmt.Sprintf("process %d", os.Getpid()))
+	b.do(exitDone, "status")
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b.run(exitDone, "--kind", "delta")
+}
+
+// A store that belongs to other desks, and a cursor of another desk.
+func TestForeign(t *testing.T) {
+	b := newBench(t)
+	b.add(b.src, desk.Record{Ref: desk.Ref{Kind: desk.Ticket, ID: "1"}, Fields: desk.Fields{desk.Subject: {"one"}, desk.Status: {"open"}}})
+	b.run(exitDone, "--kind", "full")
+	b.write("deltadesk.yaml", strings.Replace(archives, "folder: old", "folder: other", 1))
+	if err := os.CopyFS(filepath.Join(b.dir, "other"), os.DirFS(filepath.Join(b.dir, "old"))); err != nil {
+		t.Fatal(err)
+	}
+	_, errs := b.do(exitError, "run", "--kind", "delta")
+	says(t, errs, "this store belongs to", "other")
+
+	// The folder stays, the desk in it is another one: the cursor is refused, the cutoff stays.
+	b.write("deltadesk.yaml", archives)
+	if err := os.RemoveAll(filepath.Join(b.dir, "old")); err != nil {
+		t.Fatal(err)
+	}
+	b = &bench{t: t, dir: b.dir}
+	d, err := archive.Connector.NewTarget(desk.Config{"folder": filepath.Join(b.dir, "old"), "fsync": "false"}, desk.Deps{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.add(d, desk.Record{Ref: desk.Ref{Kind: desk.Ticket, ID: "9"}, Fields: desk.Fields{desk.Subject: {"nine"}}})
+	_, errs = b.do(exitError, "run", "--kind", "delta")
+	says(t, errs, "cursor")
+}
+
+// Ctrl-C: what has been taken up is finished, and the same command goes on.
+func TestInterrupted(t *testing.T) {
+	b := newBench(t)
+	for i := range 30 {
+		b.add(b.src, desk.Record{Ref: desk.Ref{Kind: desk.Ticket, ID: fmt.Sprint(i)}, Fields: desk.Fields{desk.Subject: {"one"}, desk.Status: {"open"}}})
+	}
+	ctx, interrupt := context.WithCancel(t.Context())
+	var out bytes.Buffer
+	errs := writerFunc(func(p []byte) (int, error) {
+		if bytes.Contains(p, []byte("full run")) { // the first line: the run has begun
+			interrupt()
+		}
+		return len(p), nil
+	})
+	args := []string{"--config", filepath.Join(b.dir, "deltadesk.yaml"), "run", "--kind", "full"}
+	if code := run(ctx, args, &out, errs); code != exitError {
+		t.Fatalf("exit code %d", code)
+	}
+	_, refusal := b.do(exitError, "run", "--kind", "full")
+	says(t, refusal, "--continue", "--restart")
+	rep := b.run(exitDone, "--kind", "full", "--continue")
+	if rep.Counts.Created != 30 || rep.Status != string(delta.Verified) {
+		t.Errorf("%+v", rep.Counts)
+	}
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
