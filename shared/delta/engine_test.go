@@ -690,3 +690,152 @@ func TestExplain(t *testing.T) {
 	_, err = w.Engine().Explain(ctx, ticket("nope"))
 	refused(t, err, "nothing is known of ticket/nope")
 }
+
+// Deletions in the source, by policy. Nothing is deleted in the target unless the policy says mirror.
+func TestEvents(t *testing.T) {
+	for policy, want := range map[delta.OnEvent]string{
+		delta.Ignore: "open", delta.Close: "resolved", delta.Tag: "open", delta.Mirror: "",
+	} {
+		t.Run(string(policy), func(t *testing.T) {
+			w := world(t)
+			w.Migration.OnDeleted = policy
+			id := addTicket(w, "one")
+			full(t, w)
+			w.Source.Remove(ticket(id))
+			run(t, w, mainDelta)
+			all := w.Target.Look()["ticket/"+id]
+			if gone := len(all) == 0; gone != (policy == delta.Mirror) {
+				t.Fatalf("in the target %d times", len(all))
+			}
+			if len(all) == 1 {
+				if got := all[0].Fields[desk.Status]; got != "["+want+"]" {
+					t.Errorf("status %s, want %s", got, want)
+				}
+				if got := all[0].Fields[desk.Tags]; (got == "[deleted-in-source]") != (policy == delta.Tag) {
+					t.Errorf("tags %s", got)
+				}
+			}
+			deleted := w.Target.Calls["delete"]
+			if (deleted > 0) != (policy == delta.Mirror) {
+				t.Errorf("%d deletions", deleted)
+			}
+			if c := reportOf(t, w, run(t, w, mainDelta).ID).Counts; c.Planned != 0 {
+				t.Errorf("the next run: %+v", c)
+			}
+		})
+	}
+}
+
+// A ticket that the target's people deleted is held, and what is decided is carried out.
+func TestGoneInTarget(t *testing.T) {
+	w := world(t)
+	id := addTicket(w, "one")
+	w.Source.Say(id, true, desk.Author{Name: "Ann"}, "hello", nil)
+	full(t, w)
+	w.Target.Remove(ticket(w.Target.Target(ticket(id))))
+	w.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"two"}})
+	rep := reportOf(t, w, run(t, w, mainDelta).ID)
+	if rep.Counts.Held != 1 || !strings.Contains(rep.Exceptions[0].Reason, "deleted in the target") {
+		t.Fatalf("%+v", rep.Exceptions)
+	}
+	if err := w.Engine().Decide(ctx, ticket(id), "", "", delta.Decision{Choice: delta.ChooseCreate}); err != nil {
+		t.Fatal(err)
+	}
+	run(t, w, mainDelta)
+	if all := w.Target.Look()["ticket/"+id]; len(all) != 1 || len(all[0].Entries) != 1 {
+		t.Errorf("%+v", all)
+	}
+}
+
+// A restart has the migration to itself; windows run beside each other.
+func TestLanes(t *testing.T) {
+	w := world(t)
+	addTicket(w, "one")
+	full(t, w)
+	run(t, w, delta.Request{Kind: delta.Full, Scope: "support"})
+	e := w.Engine()
+	first, _, err := e.Start(ctx, mainDelta)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := e.Start(ctx, delta.Request{Kind: delta.Delta, Window: "support"}); err != nil {
+		t.Errorf("another window at the same time: %v", err)
+	}
+	again, resumed, err := e.Start(ctx, mainDelta)
+	if err != nil || !resumed || again.ID != first.ID {
+		t.Errorf("the same window again: run %s resumed=%v %v, want the active one", again.ID, resumed, err)
+	}
+	_, _, err = e.Start(ctx, delta.Request{Kind: delta.Full, Scope: "all", Restart: true})
+	refused(t, err, "has the migration to itself")
+}
+
+// A thread of thousands: its ledger row stays small, and nothing of it is written twice when it is cut off.
+func TestLongThread(t *testing.T) {
+	w := world(t)
+	id := addTicket(w, "long")
+	for i := range 400 {
+		w.Source.Say(id, i%2 == 0, desk.Author{Name: "Ann"}, fmt.Sprint("entry ", i), nil)
+	}
+	w.Effects.Cuts = []deltatest.Cut{{Effect: 25, After: true}, {Effect: 40}}
+	full(t, w)
+	for i := range 5 {
+		w.Source.Say(id, true, desk.Author{Name: "Ann"}, fmt.Sprint("later ", i), nil)
+		run(t, w, mainDelta)
+	}
+	all := w.Target.Look()["ticket/"+id]
+	if len(all) != 1 || len(all[0].Entries) != 405 {
+		t.Fatalf("%d tickets, %d entries", len(all), len(all[0].Entries))
+	}
+	rows, _, err := w.Store.Rows().Range(ctx, "led/acme/ticket/"+id, "", "", 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range rows {
+		if len(r.Body) > 8_000 {
+			t.Errorf("row %s has %d bytes", r.Sort, len(r.Body))
+		}
+	}
+	if w.Restarts != 2 {
+		t.Errorf("cut off %d times, want 2", w.Restarts)
+	}
+}
+
+// Somebody stands in for a person whom the target does not know, and is replaced as soon as it does.
+func TestFallback(t *testing.T) {
+	w := world(t)
+	w.Migration.Rules.People.Unmatched, w.Migration.Rules.People.Fallback = "fallback", "team@new.example"
+	team := w.Target.Add(desk.Person, desk.Fields{desk.Name: {"Team"}, desk.Email: {"team@new.example"}})
+	ann := w.Source.Add(desk.Person, desk.Fields{desk.Name: {"Ann"}, desk.Email: {"ann@x.example"}})
+	id := w.Source.Add(desk.Ticket, desk.Fields{desk.Subject: {"one"}, desk.Requester: {ann}})
+	full(t, w)
+	requester := func(want string) {
+		t.Helper()
+		if got := w.Target.Look()["ticket/"+id][0].Fields[desk.Requester]; got != "[own person/"+want+"]" {
+			t.Errorf("requester %s, want %s", got, want)
+		}
+	}
+	requester(team)
+	annThere := w.Target.Add(desk.Person, desk.Fields{desk.Name: {"Ann"}, desk.Email: {"ann@x.example"}})
+	w.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"two"}})
+	run(t, w, mainDelta)
+	requester(annThere)
+	if got := w.Target.Look()["own person/"+team][0].Fields[desk.Name]; got != "[Team]" {
+		t.Errorf("who stood in was renamed to %s", got)
+	}
+}
+
+// What the migration file names and the desks do not have is found before the run begins.
+func TestUnauthorisedTarget(t *testing.T) {
+	w := world(t)
+	addTicket(w, "one")
+	w.Target.Fail = func(op string, _ desk.Ref) error {
+		if op == "check" {
+			return &desk.Error{Op: "check", Class: desk.ErrUnauthorized, Said: "no right to create"}
+		}
+		return nil
+	}
+	_, _, err := w.Engine().Start(ctx, delta.Request{Kind: delta.Full, Scope: "all"})
+	if err == nil || !strings.Contains(err.Error(), "target: check: not authorised: no right to create") {
+		t.Errorf("%v", err)
+	}
+}

@@ -3,6 +3,7 @@ package delta
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"time"
 )
@@ -19,14 +20,30 @@ var (
 	ErrExists = errors.New("object exists")
 )
 
-// Key of a row. Rows of one Part are kept in the byte order of Sort. Both are at most 500 bytes of printable ASCII, Part is
-// never empty.
+// Key of a row. Rows of one Part are kept in the byte order of Sort. Both are 1 to 500 bytes of printable ASCII, never empty.
 type Key struct{ Part, Sort string }
+
+// Check tells what is wrong with a key that no store takes.
+func (k Key) Check() error {
+	for _, p := range []struct{ what, text string }{{"part", k.Part}, {"sort", k.Sort}} {
+		if n := len(p.text); n < 1 || n > 500 {
+			return fmt.Errorf("the key's %s has %d bytes; want 1 to 500", p.what, n)
+		}
+		for i := range len(p.text) {
+			if c := p.text[i]; c < ' ' || c > '~' {
+				return fmt.Errorf("the key's %s has the byte 0x%02x at %d; want printable ASCII only", p.what, c, i)
+			}
+		}
+	}
+	return nil
+}
 
 // Row is one record of the store: about a kilobyte, at most 300 KB.
 type Row struct {
 	Key
-	// Version counts the writes of this row from 1. In a Put it is the version that was read: 0 for "must not exist yet".
+	// Version is above 0 and grows with every write; a row that is made again after it was deleted gets a version it never
+	// had before, so that nobody who read the old one can write over the new one. A store may begin with the time in
+	// nanoseconds. In a Put it is the version that was read: 0 for "must not exist yet".
 	Version int64
 	Body    []byte // JSON
 }
@@ -38,16 +55,20 @@ type Row struct {
 type Rows interface {
 	// Get returns the row as the last Put left it (a consistent read), or ErrNoRow.
 	Get(ctx context.Context, key Key) (Row, error)
-	// GetMany returns those of at most 100 rows that exist, in any order.
+	// GetMany returns those of at most 100 rows that exist, in any order (consistent reads). A key that is named twice comes
+	// once.
 	GetMany(ctx context.Context, keys []Key) ([]Row, error)
 	// Put writes the row if its version is still the one given, else ErrStale. It returns the new version.
 	Put(ctx context.Context, row Row) (version int64, err error)
-	// PutMany writes at most 25 rows whatever was there before. For rows whose content is a function of their key.
+	// PutMany writes at most 25 rows whatever was there before. For rows whose content is a function of their key. Which
+	// version they have afterwards is left open, also whether a version read before still holds: a Put or Delete of such a
+	// row must not rely on one.
 	PutMany(ctx context.Context, rows []Row) error
 	// Delete removes the row if its version is still the one given, else ErrStale. A row that is gone is ErrStale too.
 	Delete(ctx context.Context, key Key, version int64) error
 	// Range returns rows of a partition whose Sort begins with prefix and is greater than after, in order, at most limit
-	// (1 to 1,000) and possibly fewer; more tells whether there are any left.
+	// (1 to 1,000) and possibly fewer (consistent reads); more tells whether there are any left, and is never true with no
+	// rows. Prefix and after may be empty.
 	Range(ctx context.Context, part, prefix, after string, limit int) (rows []Row, more bool, err error)
 }
 

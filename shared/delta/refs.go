@@ -107,7 +107,7 @@ func (e *Engine) pointed(ctx context.Context, w *work, ref desk.Ref) (string, er
 	if len(e.people) > 50_000 {
 		clear(e.people)
 	}
-	if !w.run.Dry && row.Target != "" {
+	if !w.run.Dry && row.Target != "" && row.How != "fallback" {
 		e.people[key] = row.Target
 	}
 	e.mu.Unlock()

@@ -1,10 +1,13 @@
 package localstore
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
+	"sync/atomic"
+	"time"
 
 	"github.com/deltadesk/deltadesk/shared/delta"
 )
@@ -30,10 +33,10 @@ func newRows(ctx context.Context, s *Store) (*Rows, error) {
 	}{
 		{&r.get, s.readers, `SELECT version, body FROM rows WHERE part = ? AND sort = ?`},
 		{&r.page, s.readers, `SELECT sort, version, body FROM rows WHERE part = ? AND sort >= ? AND sort < ? ORDER BY sort LIMIT ?`},
-		{&r.insert, s.writer, `INSERT INTO rows (part, sort, version, body) VALUES (?, ?, 1, ?) ON CONFLICT DO NOTHING`},
-		{&r.update, s.writer, `UPDATE rows SET version = version + 1, body = ? WHERE part = ? AND sort = ? AND version = ?`},
-		{&r.upsert, s.writer, `INSERT INTO rows (part, sort, version, body) VALUES (?, ?, 1, ?)
-			ON CONFLICT DO UPDATE SET version = version + 1, body = excluded.body`},
+		{&r.insert, s.writer, `INSERT INTO rows (part, sort, version, body) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING`},
+		{&r.update, s.writer, `UPDATE rows SET version = ?, body = ? WHERE part = ? AND sort = ? AND version = ?`},
+		{&r.upsert, s.writer, `INSERT INTO rows (part, sort, version, body) VALUES (?, ?, ?, ?)
+			ON CONFLICT DO UPDATE SET version = max(version + 1, excluded.version), body = excluded.body`},
 		{&r.erase, s.writer, `DELETE FROM rows WHERE part = ? AND sort = ? AND version = ?`},
 	} {
 		var err error
@@ -55,7 +58,7 @@ func (r *Rows) Get(ctx context.Context, key delta.Key) (delta.Row, error) {
 }
 
 func (r *Rows) read(ctx context.Context, key delta.Key) (delta.Row, error) {
-	if err := checkKey(key); err != nil {
+	if err := key.Check(); err != nil {
 		return delta.Row{}, err
 	}
 	row := delta.Row{Key: key}
@@ -91,25 +94,42 @@ func (r *Rows) GetMany(ctx context.Context, keys []delta.Key) ([]delta.Row, erro
 	return rows, nil
 }
 
+// lastVersion is the newest version that this process gave to any row.
+var lastVersion atomic.Int64
+
+// newVersion returns the time in nanoseconds, or more: always more than before, also when the clock stands still or is set
+// back. So no row is made again with a version that it had before it was deleted, whoever made it then.
+func newVersion() int64 {
+	for {
+		last := lastVersion.Load()
+		v := max(time.Now().UnixNano(), last+1)
+		if lastVersion.CompareAndSwap(last, v) {
+			return v
+		}
+	}
+}
+
 // Put implements delta.Rows.
-func (r *Rows) Put(ctx context.Context, row delta.Row) (int64, error) {
+func (r *Rows) Put(ctx context.Context, row delta.Row) (version int64, err error) {
 	r.s.calls.add("rows.Put")
-	err := checkRow(row)
+	err = checkRow(row)
 	if err == nil && row.Version < 0 {
 		err = fmt.Errorf("version %d is negative", row.Version)
 	}
 	if err == nil {
 		err = r.one(ctx, func(ctx context.Context) (sql.Result, error) {
+			version = newVersion()
 			if row.Version == 0 {
-				return r.insert.ExecContext(ctx, row.Part, row.Sort, row.Body)
+				return r.insert.ExecContext(ctx, row.Part, row.Sort, version, row.Body)
 			}
-			return r.update.ExecContext(ctx, row.Body, row.Part, row.Sort, row.Version)
+			version = max(version, row.Version+1) // another process's clock may have been ahead
+			return r.update.ExecContext(ctx, version, row.Body, row.Part, row.Sort, row.Version)
 		})
 	}
 	if err != nil {
 		return 0, fmt.Errorf("put row %s, version %d: %w", name(row.Key), row.Version, err)
 	}
-	return row.Version + 1, nil
+	return version, nil
 }
 
 // PutMany implements delta.Rows. It takes effect as a whole or not at all.
@@ -130,7 +150,7 @@ func (r *Rows) PutMany(ctx context.Context, rows []delta.Row) error {
 		}
 		defer tx.Rollback()
 		for _, row := range rows {
-			if _, err := tx.StmtContext(ctx, r.upsert).ExecContext(ctx, row.Part, row.Sort, row.Body); err != nil {
+			if _, err := tx.StmtContext(ctx, r.upsert).ExecContext(ctx, row.Part, row.Sort, newVersion(), row.Body); err != nil {
 				return nil, err
 			}
 		}
@@ -145,7 +165,7 @@ func (r *Rows) PutMany(ctx context.Context, rows []delta.Row) error {
 // Delete implements delta.Rows.
 func (r *Rows) Delete(ctx context.Context, key delta.Key, version int64) error {
 	r.s.calls.add("rows.Delete")
-	err := checkKey(key)
+	err := key.Check()
 	if err == nil {
 		err = r.one(ctx, func(ctx context.Context) (sql.Result, error) {
 			return r.erase.ExecContext(ctx, key.Part, key.Sort, version)
@@ -177,7 +197,8 @@ func (r *Rows) Range(ctx context.Context, part, prefix, after string, limit int)
 	if limit < 1 || limit > 1000 {
 		return nil, false, fmt.Errorf("limit %d is not between 1 and 1000", limit)
 	}
-	if err := errors.Join(checkKey(delta.Key{Part: part, Sort: prefix}), checkText("after", after)); err != nil {
+	whole := delta.Key{Part: part, Sort: cmp.Or(prefix, "-")} // a prefix may be empty
+	if err := errors.Join(whole.Check(), checkText("after", after)); err != nil {
 		return nil, false, err
 	}
 	// In printable ASCII nothing comes between a string and the same with a space behind it, and everything that begins
@@ -209,13 +230,6 @@ type changed int64
 func (changed) LastInsertId() (int64, error)   { return 0, nil }
 func (c changed) RowsAffected() (int64, error) { return int64(c), nil }
 
-func checkKey(k delta.Key) error {
-	if k.Part == "" {
-		return errors.New("the key has no part")
-	}
-	return errors.Join(checkText("part", k.Part), checkText("sort", k.Sort))
-}
-
 func checkRow(row delta.Row) error {
 	if len(row.Body) > maxBody {
 		return fmt.Errorf("the body has %d bytes, at most %d are allowed", len(row.Body), maxBody)
@@ -223,7 +237,7 @@ func checkRow(row delta.Row) error {
 	if row.Body == nil {
 		return errors.New("the row has no body")
 	}
-	return checkKey(row.Key)
+	return row.Key.Check()
 }
 
 // name shows a key in an error.

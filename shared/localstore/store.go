@@ -12,6 +12,9 @@
 // deadline is a conditional Put on one row. The directory must be on a local disk, because the database shares memory
 // between processes.
 //
+// A row's version is the time of its last write in nanoseconds, or a little more, so that a row that is made again does not
+// take up the versions it had before.
+//
 // A call that returned has been synced to disk, since a lost intent row would double a ticket. The queue is not kept: the
 // plan is the record and messages are wake-ups, so a new session dispatches again.
 package localstore

@@ -610,6 +610,9 @@ func (t *targetSide) Merge(ctx context.Context, from, into desk.Ref) error {
 }
 
 func (t *targetSide) Delete(ctx context.Context, ref desk.Ref) error {
+	if err := t.d.call("delete", ref); err != nil {
+		return err
+	}
 	t.d.mu.Lock()
 	defer t.d.mu.Unlock()
 	if err := ctx.Err(); err != nil {

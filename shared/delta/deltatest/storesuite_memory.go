@@ -28,7 +28,7 @@ type Memory struct {
 
 // NewMemory returns an empty store.
 func NewMemory() *Memory {
-	return &Memory{&memoryRows{parts: map[string][]delta.Row{}}, &memoryObjects{all: map[string]memoryObject{}}, newMemoryQueue()}
+	return &Memory{&memoryRows{parts: map[string][]delta.Row{}, last: firstVersion}, &memoryObjects{all: map[string]memoryObject{}}, newMemoryQueue()}
 }
 
 // Rows returns the table.
@@ -59,10 +59,14 @@ func (m *Memory) Stores() Stores {
 	}
 }
 
+// firstVersion is as large as the time in nanoseconds, so that a version that went through a float shows.
+const firstVersion = 1 << 60
+
 // memoryRows keeps each partition in order.
 type memoryRows struct {
 	mu    sync.Mutex
 	parts map[string][]delta.Row
+	last  int64 // the version that was given last, to whichever row
 }
 
 // find tells where a row is or belongs. The caller holds mu.
@@ -71,7 +75,7 @@ func (m *memoryRows) find(key delta.Key) (int, bool) {
 }
 
 func (m *memoryRows) Get(ctx context.Context, key delta.Key) (delta.Row, error) {
-	if err := cmp.Or(ctx.Err(), checkKey(key)); err != nil {
+	if err := cmp.Or(ctx.Err(), key.Check()); err != nil {
 		return delta.Row{}, fmt.Errorf("get row %q: %w", key, err)
 	}
 	m.mu.Lock()
@@ -130,15 +134,15 @@ func (m *memoryRows) version(key delta.Key) int64 {
 	return 0
 }
 
-// set writes the row with the next version. The caller holds mu.
+// set writes the row with the store's next version. The caller holds mu.
 func (m *memoryRows) set(row delta.Row) int64 {
 	row = clone(row)
+	m.last++
+	row.Version = m.last
 	i, ok := m.find(row.Key)
 	if ok {
-		row.Version = m.parts[row.Part][i].Version + 1
 		m.parts[row.Part][i] = row
 	} else {
-		row.Version = 1
 		m.parts[row.Part] = slices.Insert(m.parts[row.Part], i, row)
 	}
 	return row.Version
@@ -164,7 +168,7 @@ func (m *memoryRows) PutMany(ctx context.Context, rows []delta.Row) error {
 }
 
 func (m *memoryRows) Delete(ctx context.Context, key delta.Key, version int64) error {
-	err := cmp.Or(ctx.Err(), checkKey(key))
+	err := cmp.Or(ctx.Err(), key.Check())
 	if err == nil {
 		m.mu.Lock()
 		defer m.mu.Unlock()
@@ -178,7 +182,7 @@ func (m *memoryRows) Delete(ctx context.Context, key delta.Key, version int64) e
 }
 
 func (m *memoryRows) Range(ctx context.Context, part, prefix, after string, limit int) (rows []delta.Row, more bool, err error) {
-	err = cmp.Or(ctx.Err(), checkKey(delta.Key{Part: part, Sort: prefix}))
+	err = cmp.Or(ctx.Err(), delta.Key{Part: part, Sort: cmp.Or(prefix, "-")}.Check()) // a prefix may be empty
 	if err == nil && (limit < 1 || limit > 1000) {
 		err = fmt.Errorf("limit %d is not between 1 and 1000", limit)
 	}
@@ -213,14 +217,7 @@ func checkRow(row delta.Row) error {
 	if row.Body == nil || len(row.Body) > 300<<10 {
 		return fmt.Errorf("the body has %d bytes; want something, and at most 300 KB", len(row.Body))
 	}
-	return checkKey(row.Key)
-}
-
-func checkKey(key delta.Key) error {
-	if key.Part == "" {
-		return errors.New("the key has no part")
-	}
-	return cmp.Or(checkText(key.Part), checkText(key.Sort))
+	return row.Key.Check()
 }
 
 func checkText(s string) error {

@@ -91,7 +91,8 @@ func TestSuiteCanFail(t *testing.T) {
 				if err := r.Rows.PutMany(ctx, []delta.Row{row}); err != nil {
 					return 0, err
 				}
-				return row.Version + 1, nil
+				row, err := r.Rows.Get(ctx, row.Key)
+				return row.Version, err
 			}
 		}), breaks{"rows/put race", "rows/put counts"}},
 		{"Put cleans the JSON up", rows(func(r *brokenRows) {
@@ -119,6 +120,32 @@ func TestSuiteCanFail(t *testing.T) {
 				return r.Rows.Delete(ctx, k, row.Version)
 			}
 		}), breaks{"rows/delete stale"}},
+		{"versions begin again after Delete", rows(func(r *brokenRows) {
+			r.delete = func(ctx context.Context, k delta.Key, v int64) error {
+				err := r.Rows.Delete(ctx, k, v)
+				if err == nil {
+					setLast(r.Rows, func(int64) int64 { return firstVersion })
+				}
+				return err
+			}
+		}), breaks{"rows/made again"}},
+		{"versions begin again in a new process", func() Stores {
+			s := NewMemory().Stores()
+			s.Reopen = func(testing.TB) Stores {
+				setLast(s.Rows, func(int64) int64 { return firstVersion })
+				return s
+			}
+			return s
+		}, breaks{"rows/made again"}},
+		{"versions fall", rows(func(r *brokenRows) {
+			r.put = func(ctx context.Context, row delta.Row) (int64, error) {
+				setLast(r.Rows, func(last int64) int64 { return last - 2 })
+				return r.Rows.Put(ctx, row)
+			}
+		}), breaks{"rows/put and get", "rows/put race", "rows/put counts", "rows/put many"}},
+		{"takes an empty Sort", rows(func(r *brokenRows) {
+			r.key = func(k delta.Key) delta.Key { return delta.Key{Part: k.Part, Sort: k.Sort + "!"} }
+		}), breaks{"rows/limits"}},
 		{"Delete of nothing is fine", rows(func(r *brokenRows) {
 			r.delete = func(ctx context.Context, k delta.Key, v int64) error {
 				if _, err := r.Rows.Get(ctx, k); errors.Is(err, delta.ErrNoRow) {
@@ -433,6 +460,14 @@ func rows(how func(*brokenRows)) func() Stores {
 		s.Reopen = func(testing.TB) Stores { return s }
 		return s
 	}
+}
+
+// setLast changes the version that a store in memory gave last.
+func setLast(r delta.Rows, to func(last int64) int64) {
+	m := r.(*memoryRows)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.last = to(m.last)
 }
 
 // page breaks what Range returns.
