@@ -347,7 +347,7 @@ func TestOddDirectories(t *testing.T) {
 	for _, name := range []string{"a b", "what?", "50%25", "#1", "ünï", "a&b=c"} {
 		dir := filepath.Join(t.TempDir(), name)
 		s := openIn(t, dir)
-		if _, err := s.Rows().Put(t.Context(), delta.Row{Key: delta.Key{Part: "p"}, Body: []byte("1")}); err != nil {
+		if _, err := s.Rows().Put(t.Context(), delta.Row{Key: delta.Key{Part: "p", Sort: "s"}, Body: []byte("1")}); err != nil {
 			t.Error(err)
 		}
 		if _, err := os.Stat(filepath.Join(dir, databaseName)); err != nil {
@@ -384,7 +384,7 @@ func TestLockedTooLong(t *testing.T) {
 	if _, err := db.Exec(`BEGIN IMMEDIATE`); err != nil {
 		t.Fatal(err)
 	}
-	row := delta.Row{Key: delta.Key{Part: "p"}, Body: []byte("1")}
+	row := delta.Row{Key: delta.Key{Part: "p", Sort: "s"}, Body: []byte("1")}
 	if _, err := s.Rows().Put(t.Context(), row); err == nil || !strings.Contains(err.Error(), "another process kept the database locked") {
 		t.Errorf("put beside a lock: %v", err)
 	}
@@ -410,6 +410,33 @@ func TestPageEnds(t *testing.T) {
 	rows, more, err := s.Rows().Range(t.Context(), "p", "", "", 1000)
 	if err != nil || len(rows) != 4 || !more {
 		t.Errorf("%d rows, more %v, %v; want 4 and more", len(rows), more, err)
+	}
+}
+
+// TestVersionsInANewProcess: the next process knows nothing of the versions that were given, and a clock that is set back
+// does not bring them back.
+func TestVersionsInANewProcess(t *testing.T) {
+	dir := t.TempDir()
+	row := delta.Row{Key: delta.Key{Part: "p", Sort: "s"}, Body: []byte("1")}
+	had := map[int64]bool{}
+	for _, last := range []int64{0, 0, time.Now().Add(time.Hour).UnixNano(), 0} {
+		lastVersion.Store(last)
+		s := openIn(t, dir)
+		row.Version = 0
+		for range 3 {
+			v, err := s.Rows().Put(t.Context(), row)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if had[v] || v <= max(row.Version, last) {
+				t.Errorf("version %d after %d; want a greater one that the row never had", v, row.Version)
+			}
+			had[v], row.Version = true, v
+		}
+		if err := s.Rows().Delete(t.Context(), row.Key, row.Version); err != nil {
+			t.Fatal(err)
+		}
+		s.Close()
 	}
 }
 
