@@ -343,3 +343,55 @@ func TestInterrupted(t *testing.T) {
 type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+// TestNoSecrets plants words in everything that customers write and looks for them wherever they must not be: logs, errors,
+// progress, reports, explanations, messages. (`held` shows values: that is what it is for.)
+func TestNoSecrets(t *testing.T) {
+	b := newBench(t)
+	planted := []string{"PlantedSubject", "PlantedBody", "PlantedName", "planted@mail.example", "PlantedFile", "PlantedBytes", "PlantedStatus", "PlantedAgent"}
+	ann := b.add(b.src, desk.Record{Ref: desk.Ref{Kind: desk.Person, ID: "1"}, Fields: desk.Fields{desk.Name: {"PlantedName"}, desk.Email: {"planted@mail.example"}}})
+	at := time.Date(2024, 2, 29, 12, 0, 0, 0, time.UTC)
+	id := b.add(b.src, desk.Record{
+		Ref:    desk.Ref{Kind: desk.Ticket, ID: "2"},
+		Fields: desk.Fields{desk.Subject: {"PlantedSubject"}, desk.Status: {"open"}, desk.Requester: {ann}},
+		Entries: []desk.Entry{{ID: "3", Marker: "people/3", Public: true, At: at, Body: "PlantedBody", Type: "text/plain", Author: desk.Author{ID: ann, Name: "PlantedName", Email: "planted@mail.example"},
+			Files: []desk.File{{ID: "4", Name: "PlantedFile", Type: "text/plain", Size: 12, Open: func(context.Context) (io.ReadCloser, error) {
+				return io.NopCloser(strings.NewReader("PlantedBytes")), nil
+			}}}}},
+	})
+	lost := b.add(b.src, desk.Record{Ref: desk.Ref{Kind: desk.Ticket, ID: "5"}, Fields: desk.Fields{desk.Subject: {"PlantedSubject"}, desk.Status: {"PlantedStatus"}}})
+	b.write("deltadesk.yaml", archives+"mapping: {ticket: [{from: status, to: status, values: {open: open, stalled: stalled}, unmapped: block}]}\n")
+	var seen strings.Builder
+	look := func(want int, args ...string) {
+		out, errs := b.do(want, append(args, "--log", "debug")...)
+		seen.WriteString(out + errs)
+	}
+	look(exitExceptions, "run", "--kind", "full", "--json")
+	if !strings.Contains(seen.String(), "ticket/"+lost) || !strings.Contains(seen.String(), `"msg":"pushed"`) {
+		t.Fatal("nothing failed, or nothing was logged: there is nothing to look through")
+	}
+	b.edit(b.src, id, desk.Fields{desk.Status: {"stalled"}})
+	out, _ := b.do(exitDone, "links")
+	for line := range strings.Lines(out) {
+		if f := strings.Split(strings.TrimSpace(line), ","); f[0] == id {
+			b.edit(b.dst, f[1], desk.Fields{desk.Status: {"PlantedAgent"}})
+		}
+	}
+	look(exitExceptions, "run", "--kind", "delta", "--json")
+	look(exitExceptions, "run", "--kind", "delta")
+	look(exitExceptions, "run", "--kind", "verify", "--json")
+	look(exitDone, "explain", id, "--json")
+	look(exitDone, "explain", lost)
+	look(exitDone, "status")
+	look(exitDone, "report")
+	for _, word := range planted {
+		if strings.Contains(seen.String(), word) {
+			t.Errorf("%q appears:\n%s", word, around(seen.String(), word))
+		}
+	}
+}
+
+func around(text, word string) string {
+	i := strings.Index(text, word)
+	return text[max(0, i-200):min(len(text), i+100)]
+}

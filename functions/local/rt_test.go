@@ -50,7 +50,7 @@ source:
   options: {url: "%s", user: deltadesk, password: env:RT_PASSWORD, allow_http: true, allow_private: true}
 target:
   connector: requesttracker
-  options: {url: "%s", user: deltadesk, password: env:RT_PASSWORD, allow_http: true, allow_private: true, settle: 3s%s}
+  options: {url: "%s", user: deltadesk, password: env:RT_PASSWORD, allow_http: true, allow_private: true, settle: 8s%s}
 scopes:
   all: {}
   support: {filters: {group: [Support]}}
@@ -175,7 +175,7 @@ func setup(t *testing.T) *stage {
 	}
 	began := time.Now()
 	up := func(name string, port int, role rttest.Role) *rttest.Server {
-		srv := must(rttest.Up(ctx, name, port, s.dir, rttest.Options{Role: role}))(t)
+		srv := must(rttest.Up(ctx, name, port, s.dir, rttest.Options{Role: role, Workers: 6}))(t)
 		t.Cleanup(func() {
 			if err := srv.Stop(context.Background()); err != nil {
 				t.Error(err)
@@ -412,7 +412,7 @@ func (s *stage) backup(acme string) {
 	s.begin("backup", true)
 	s.check(os.RemoveAll(filepath.Join(s.dir, "backup")))
 	s.run(acme, "--kind", "backup")
-	empty := must(rttest.Up(context.Background(), "empty", *rtPort+2, s.dir, rttest.Options{Role: rttest.TargetRole}))(s.t)
+	empty := must(rttest.Up(context.Background(), "empty", *rtPort+2, s.dir, rttest.Options{Role: rttest.TargetRole, Workers: 6}))(s.t)
 	defer func() { s.check(empty.Destroy(context.Background())) }()
 	restore := filepath.Join(s.dir, "restore.yaml")
 	yaml := fmt.Sprintf(migrationYAML, "http://unused", empty.URL, "", "./unused")

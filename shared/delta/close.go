@@ -235,6 +235,9 @@ func (e *Engine) end(ctx context.Context, run *Run, s sums, status Status, why s
 		return err
 	}
 	*run = ended
+	e.Log.Info("run ended", "run", run.ID, "status", run.Status, "listed", s.total.Listed, "planned", s.total.Planned, "created", s.total.Created,
+		"updated", s.total.Updated, "unchanged", s.total.Unchanged, "excluded", s.total.Excluded, "held", s.total.Held, "failed", s.total.Failed,
+		"seconds", run.Ended.Sub(run.Started).Seconds())
 	if s.total.Planned > 0 {
 		if err := e.storeReport(ctx, run.ID); err != nil {
 			return err

@@ -62,10 +62,7 @@ func merge(k desk.Kind, bases map[desk.Field]base, source, target desk.Fields, d
 		if ok && (d.Source != s || d.Target != t) {
 			ok = false // one of the sides has moved since: ask again
 		}
-		policy := p.Conflict
-		if own, has := p.ConflictField[f]; has {
-			policy = own
-		}
+		policy := p.conflict(f)
 		switch {
 		case ok && d.Choice == ChooseSource, !ok && policy == SourceWins:
 			m.Apply[f] = source[f]

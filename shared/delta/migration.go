@@ -83,6 +83,18 @@ type Policies struct {
 	ThresholdCount int
 }
 
+// conflict returns the policy for one field. Started and resolved are stamps that desks set by themselves when the status
+// moves: unless the file says otherwise nobody is asked about them, and the target keeps its own.
+func (p Policies) conflict(f desk.Field) Conflict {
+	if own, ok := p.ConflictField[f]; ok {
+		return own
+	}
+	if f == desk.Started || f == desk.Resolved {
+		return TargetWins
+	}
+	return p.Conflict
+}
+
 // DefaultPolicies are what a file that says nothing gets.
 func DefaultPolicies() Policies {
 	return Policies{

@@ -91,6 +91,7 @@ func (e *Engine) Start(ctx context.Context, q Request) (run Run, resumed bool, e
 	if run.version, err = e.put(ctx, e.runKey(run.ID), 0, run); err != nil {
 		return Run{}, false, err
 	}
+	e.Log.Info("run started", "run", run.ID, "kind", run.Kind, "window", run.Window, "scope", run.Scope, "mode", run.Mode, "dry", run.Dry)
 	if q.Dry {
 		return run, false, nil
 	}
