@@ -346,6 +346,14 @@ func (a *account) ticketURL(id string) string {
 	return a.opt.conn.URL.String() + "/Ticket/Display.html?id=" + id
 }
 
+// Address is where a person would look at the record.
+func (a *account) Address(ref desk.Ref) string {
+	if ref.Kind == desk.Person {
+		return a.opt.conn.URL.String() + "/User/Summary.html?id=" + ref.ID
+	}
+	return a.ticketURL(ref.ID)
+}
+
 // isUs tells whether a user is the account that this process writes with.
 func (a *account) isUs(r wireRef) bool {
 	return strings.EqualFold(string(r.Name), a.opt.user) || a.opt.user != "" && strings.EqualFold(string(r.EmailAddress), a.opt.user)

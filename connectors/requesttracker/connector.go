@@ -65,6 +65,7 @@ var Connector = desk.Connector{
 				lossUpdated:  "A ticket's LastUpdated is when the migration last wrote it.",
 				lossNumbers:  "Transactions and attachments get numbers of the target.",
 				lossHistory:  "Status changes of the past cannot be written; they go into one internal note.",
+				lossFileName: "REST takes no file without a name, nor one with quotes, slashes or backslashes; RT's pages show a name like it, and the exact one is kept in the file's Content-Type.",
 				lossTextType: "RT would change the bytes of a text that is not UTF-8; it is kept as application/octet-stream.",
 			},
 		}
@@ -81,10 +82,11 @@ const (
 	lossNumbers  = "transaction-numbers"
 	lossHistory  = "status-history"
 	lossTextType = "text-type"
+	lossFileName = "file-name"
 )
 
 // optionNames are those of Connector.Options, which cannot be asked while it is being made.
-var optionNames = []string{"url", "allow_http", "allow_private", "ca_bundle", "user", "password", "token", "source_id_field",
+var optionNames = []string{"url", "allow_http", "allow_private", "ca_bundle", "connections", "user", "password", "token", "source_id_field",
 
 	"source_url_field", "statuses", "page_size", "max_file", "settle", "mail_guard"}
 

@@ -75,6 +75,9 @@ func (t *target) uploads(ctx context.Context, e desk.Entry) ([]up, []desk.Loss, 
 			}
 		}
 		name, ct := upload(f, exact)
+		if name != f.Name {
+			losses = append(losses, desk.Loss{Class: lossFileName, What: "file " + f.ID, Kept: "its Content-Type"})
+		}
 		out = append(out, up{f, name, ct})
 	}
 	return out, losses, nil

@@ -98,6 +98,7 @@ type push struct {
 	squelch []string
 	sent    bool // a status was sent, so that RT may have dated Resolved and Started with now
 	dates   desk.Fields
+	kept    desk.Fields // what the push does not name and RT may move by itself
 }
 
 // prepare finds out who would hear of the push, and what status and owner are to be in the end.
@@ -147,6 +148,17 @@ func (p *push) prepare(ctx context.Context, c desk.Change) error {
 	p.dates = desk.Fields{}
 	if p.restore {
 		p.dates[desk.Resolved], p.dates[desk.Started] = desk.Time(b.Resolved.time()), desk.Time(b.Started.time())
+	}
+	p.kept = desk.Fields{}
+	if len(c.Entries) > 0 || p.status != "" {
+		// RT dates a ticket whose status moves, and takes tags like [example #12] out of a message's subject into the
+		// ticket's. Nobody asked for that: settle sets back what had a value.
+		before := desk.Fields{desk.Resolved: desk.Time(b.Resolved.time()), desk.Started: desk.Time(b.Started.time()), desk.Subject: desk.Text(string(b.Subject))}
+		for f, v := range before {
+			if _, named := c.Fields[f]; !named && len(v) > 0 {
+				p.kept[f] = v
+			}
+		}
 	}
 	for _, f := range []desk.Field{desk.Resolved, desk.Started} {
 		if v, ok := c.Fields[f]; ok {
@@ -407,16 +419,23 @@ func (p *push) put(ctx context.Context, body map[string]any, lock string) error 
 	return err
 }
 
-// settle reads the ticket, and once more where a reply moved dates that nobody asked to move.
+// settle reads the ticket, and once more where RT moved by itself what nobody asked to move.
 func (p *push) settle(ctx context.Context) (thread, desk.Record, error) {
 	th, now, err := p.read(ctx, p.id)
-	if err != nil || !p.restore {
+	if err != nil {
 		return th, now, err
 	}
 	moved := desk.Fields{}
-	for f, v := range p.dates {
+	for f, v := range p.kept {
 		if !v.Equal(now.Fields[f]) {
 			moved[f] = v
+		}
+	}
+	if p.restore {
+		for f, v := range p.dates {
+			if !v.Equal(now.Fields[f]) {
+				moved[f] = v
+			}
 		}
 	}
 	if len(moved) == 0 {

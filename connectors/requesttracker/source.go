@@ -564,9 +564,10 @@ func (s *jsonString) Read(p []byte) (int, error) {
 }
 
 var (
-	_ desk.Source   = (*source)(nil)
-	_ desk.Checker  = (*source)(nil)
-	_ desk.Opener   = (*source)(nil)
-	_ desk.Definer  = (*source)(nil)
-	_ desk.Rewinder = (*source)(nil)
+	_ desk.Source    = (*source)(nil)
+	_ desk.Checker   = (*source)(nil)
+	_ desk.Opener    = (*source)(nil)
+	_ desk.Definer   = (*source)(nil)
+	_ desk.Addresser = (*source)(nil)
+	_ desk.Rewinder  = (*source)(nil)
 )

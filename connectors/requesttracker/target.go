@@ -334,6 +334,10 @@ func (t *target) createTicket(ctx context.Context, r desk.Record) (desk.Written,
 	var first *desk.Entry
 	if len(r.Entries) > 0 && r.Entries[0].Public {
 		first = &r.Entries[0]
+		if first.Subject != "" {
+			// RT gives the first message the ticket's subject. Where the ticket was renamed since, Apply renames it again.
+			body["Subject"] = first.Subject
+		}
 		body["TimeWorked"] = first.Minutes
 	}
 	if owner := fields[desk.Assignee].First(); owner != "" && len(r.Entries) <= b01(first != nil) {
@@ -459,12 +463,13 @@ func (t *target) Merge(ctx context.Context, from, into desk.Ref) error {
 }
 
 var (
-	_ desk.Target  = (*target)(nil)
-	_ desk.Checker = (*target)(nil)
-	_ desk.Definer = (*target)(nil)
-	_ desk.Finder  = (*target)(nil)
-	_ desk.Matcher = (*target)(nil)
-	_ desk.Opener  = (*target)(nil)
-	_ desk.Deleter = (*target)(nil)
-	_ desk.Merger  = (*target)(nil)
+	_ desk.Target    = (*target)(nil)
+	_ desk.Checker   = (*target)(nil)
+	_ desk.Definer   = (*target)(nil)
+	_ desk.Finder    = (*target)(nil)
+	_ desk.Matcher   = (*target)(nil)
+	_ desk.Opener    = (*target)(nil)
+	_ desk.Deleter   = (*target)(nil)
+	_ desk.Merger    = (*target)(nil)
+	_ desk.Addresser = (*target)(nil)
 )

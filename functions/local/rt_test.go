@@ -428,7 +428,7 @@ func (s *stage) backup(acme string) {
 	}
 	for _, l := range rep.Losses {
 		s.say("  loss %s: %d", l.Class, l.Count)
-		if !slices.Contains([]string{"status-history", "entry-time", "entry-author", "last-updated", "transaction-numbers", "text-type"}, l.Class) {
+		if !slices.Contains([]string{"status-history", "entry-time", "entry-author", "last-updated", "transaction-numbers", "text-type", "file-name"}, l.Class) {
 			s.t.Errorf("loss %s is not one that Request Tracker forces", l.Class)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -31,6 +32,12 @@ type Connection struct {
 func ConnectionOf(c desk.Config) (Connection, error) {
 	var errs []error
 	out := Connection{AllowHTTP: flag(c, "allow_http", &errs), AllowPrivate: flag(c, "allow_private", &errs)}
+	if n := c["connections"]; n != "" {
+		var err error
+		if out.MaxConns, err = strconv.Atoi(n); err != nil || out.MaxConns < 1 || out.MaxConns > 100 {
+			errs = append(errs, errors.New("connections must be 1 to 100"))
+		}
+	}
 	u, err := url.Parse(strings.TrimRight(c["url"], "/"))
 	switch {
 	case c["url"] == "":
@@ -72,6 +79,7 @@ func ConnectionOptions() []desk.Option {
 		{Name: "url", Help: "address of the desk, e.g. https://desk.example.com", Required: true},
 		{Name: "allow_http", Help: "true to allow http:// for this desk's own host and port", Default: "false"},
 		{Name: "allow_private", Help: "true to allow a private or loopback address for this desk's own host and port", Default: "false"},
+		{Name: "connections", Help: "how many connections at a time, 1 to 100; fewer than the desk's own workers", Default: "4"},
 		{Name: "ca_bundle", Path: true, Help: "certificates (PEM, or a file of them) trusted for this desk's own host and port"},
 	}
 }
