@@ -21,7 +21,7 @@ func (t *target) message(ctx context.Context, body map[string]any, e *desk.Entry
 	body["Content"], body["ContentType"] = addHeader(*e), entryType(*e)
 	if subject, creating := body["Subject"]; !creating && e.Subject != "" {
 		body["Subject"] = e.Subject
-	} else if creating && subject != e.Subject {
+	} else if creating && (subject != e.Subject || len(e.Subject) > 200) { // RT cuts a ticket's subject, and its first message's with it
 		body["ContentType"] = entryType(*e) + "; " + paramSubject + `="` + paramEscape(e.Subject) + `"`
 	}
 	ups, losses, err := t.uploads(ctx, *e)

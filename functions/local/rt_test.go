@@ -252,7 +252,7 @@ func (s *stage) dialogue(acme string) {
 	s.begin("dialogue", false)
 	dry := s.run(acme, "--kind", "full", "--scope", "all", "--dry-run")
 
-	stop := s.work(60)
+	stop := s.work(150)
 	first := s.run(acme, "--kind", "full", "--scope", "all")
 	stop()
 	s.say("people did %d things during the full run", len(s.script.Actions())-s.before)
@@ -266,11 +266,22 @@ func (s *stage) dialogue(acme string) {
 	s.check(s.people.Run(context.Background(), 40))
 	s.run(acme, "--kind", "delta", "--window", "everything")
 	s.check(s.people.Run(context.Background(), 20))
+	disputed := must(s.people.Disagree(context.Background(), 3))(t)
 	last := s.run(acme, "--kind", "delta", "--window", "everything")
 	s.say("people did %d things in all", len(s.script.Actions())-s.before)
 	r := s.judge(false)
-	if len(r.Held) != last.Counts.Held {
-		t.Errorf("the oracle says that %d fields of %v need somebody, the run held %d records", len(r.Held), r.Held, last.Counts.Held)
+	for _, id := range disputed {
+		if !slices.Contains(r.Held, fmt.Sprintf("%d/priority", id)) {
+			t.Errorf("both sides changed the priority of ticket %d, and the target has the source's", id)
+		}
+	}
+	tickets := map[string]bool{}
+	for _, f := range r.Held {
+		id, _, _ := strings.Cut(f, "/")
+		tickets[id] = true
+	}
+	if len(tickets) != last.Counts.Held {
+		t.Errorf("the oracle says that %v need somebody, the run held %d records", r.Held, last.Counts.Held)
 	}
 
 	s.decide(acme, r)

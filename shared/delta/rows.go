@@ -219,6 +219,8 @@ type base struct {
 	Tgt string `json:"t,omitempty"`
 	// Same tells that Tgt was left out.
 	Same bool `json:"e,omitempty"`
+	// Kept: a decision or policy left the target its value.
+	Kept bool `json:"k,omitempty"`
 }
 
 func newBase(src, tgt string) base {

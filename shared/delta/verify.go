@@ -123,7 +123,7 @@ func (e *Engine) compareFields(ctx context.Context, w *work, now desk.Record) (d
 		switch {
 		case slices.ContainsFunc(w.heldBefore.Fields, func(h heldField) bool { return h.Field == f }):
 			held = append(held, string(f))
-		case based && s == b.Src && t != b.tgt():
+		case based && s == b.Src && (b.Kept || t != b.tgt()):
 			w.out.Kept = append(w.out.Kept, string(f))
 		case based && s == b.Src && w.row.How != "created":
 			// was there before the migration and was left as it is

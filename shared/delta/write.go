@@ -562,7 +562,9 @@ func (e *Engine) rebase(w *work, m merge3, after desk.Record, merged bool) {
 			}
 			continue
 		}
-		w.row.Fields[f] = newBase(v.Digest(), after.Fields[f].Digest())
+		b := newBase(v.Digest(), after.Fields[f].Digest())
+		b.Kept = accept[f] && slices.Contains(m.Kept, f)
+		w.row.Fields[f] = b
 	}
 	for f, v := range m.Apply {
 		if after.Fields[f].Digest() != v.Digest() {

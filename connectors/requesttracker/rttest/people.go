@@ -234,16 +234,32 @@ func (p *People) onTarget(ctx context.Context, rng *rand.Rand, roll int, source,
 	}
 }
 
-// migratedIDs is for tests that want to act on a certain ticket.
-func (p *People) migratedIDs(ctx context.Context) ([]int64, map[int64]int64, error) {
-	m, err := migrated(ctx, p.target.db)
+// Disagree lets people on both sides change the same field of n migrated tickets to different things, and a customer write
+// to each of them in the source. It returns the source's ids.
+func (p *People) Disagree(ctx context.Context, n int) ([]int64, error) {
+	moved, err := migrated(ctx, p.target.db)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	var ids []int64
-	for id := range m {
-		ids = append(ids, id)
+	for _, id := range p.script.live() {
+		if moved[id] != 0 && len(ids) < n {
+			ids = append(ids, id)
+		}
 	}
-	slices.Sort(ids)
-	return ids, m, nil
+	for _, id := range ids {
+		p.n++
+		agent := Agents[p.n%len(Agents)]
+		if err := p.source.set(ctx, agent, id, id, map[string]any{"Priority": 2000 + p.n}); err != nil {
+			return ids, err
+		}
+		if err := p.target.set(ctx, agent, moved[id], id, map[string]any{"Priority": 5000 + p.n}); err != nil {
+			return ids, err
+		}
+		b := body("plain", "utf-8", "8bit", fmt.Sprintf("And a customer's answer, %d.\r\n", p.n))
+		if _, err := p.source.mail(ctx, message{name: "answer", from: customers[p.n%len(customers)], subject: "answer", body: b}, id); err != nil {
+			return ids, err
+		}
+	}
+	return ids, nil
 }
