@@ -292,6 +292,51 @@ func (s *stage) dialogue(acme string) {
 	}
 	s.idle(acme)
 	s.look(acme)
+	s.badInput(acme)
+}
+
+// badInput: each of these gets a clear error, writes nothing and leaves the cutoff where it was.
+func (s *stage) badInput(acme string) {
+	t := s.t
+	good := string(must(os.ReadFile(acme))(t))
+	windows := func() string {
+		var o delta.Overview
+		s.check(json.Unmarshal(s.do(acme, []int{exitDone}, "status", "--json"), &o))
+		return fmt.Sprint(o.Windows, len(o.Runs))
+	}
+	before := windows()
+	for name, bad := range map[string]struct {
+		password, yaml string
+		code           int
+		says           []string
+	}{
+		"wrong password":     {"nonsense", good, exitError, []string{"source", "not authorised"}},
+		"missing right":      {"agent1", strings.ReplaceAll(good, "user: deltadesk", "user: agent1"), exitError, []string{"SuperUser"}},
+		"no secret":          {"", good, exitUsage, []string{"RT_PASSWORD", "Nothing was written"}},
+		"unreachable":        {"deltadesk", strings.Replace(good, s.dst.URL, "http://127.0.0.1:1", 1), exitError, nil},
+		"no such field":      {"deltadesk", good + "mapping: {ticket: [{from: custom.Order No, to: custom.Ordre No}]}\n", exitError, []string{"line ", "custom.Ordre No", "did you mean"}},
+		"no such queue":      {"deltadesk", strings.Replace(good, "[Support]", "[Suport]", 1), exitError, []string{"Suport", "did you mean"}},
+		"a changed scope":    {"deltadesk", strings.Replace(good, "all: {}", "all: {created_from: 2025-01-01}", 1), exitError, []string{"means something else"}},
+		"an unknown setting": {"deltadesk", good + "colour: red\n", exitUsage, []string{"colour"}},
+	} {
+		file := filepath.Join(s.dir, "bad.yaml")
+		s.check(os.WriteFile(file, []byte(bad.yaml), 0o600))
+		c := s.command(file, "run", "--kind", "delta", "--window", "everything")
+		c.Env = append(os.Environ(), "RT_PASSWORD="+bad.password)
+		out, err := c.CombinedOutput()
+		if code := c.ProcessState.ExitCode(); code != bad.code {
+			t.Errorf("%s: exit code %d (%v), want %d\n%s", name, code, err, bad.code, tail(out))
+		}
+		for _, w := range bad.says {
+			if !strings.Contains(string(out), w) {
+				t.Errorf("%s does not say %q:\n%s", name, w, tail(out))
+			}
+		}
+	}
+	if after := windows(); after != before {
+		t.Errorf("bad input moved something:\n%s\n%s", before, after)
+	}
+	s.say("bad input: refused, nothing written")
 }
 
 // decide answers everything that is held: the first for the source, the others for the target.

@@ -58,15 +58,15 @@ type dbEntry struct {
 }
 
 type dbLeaf struct {
-	id              int64
-	name, ctype     string
-	exact           *string // the name that the migration wrote beside one that RT cannot store, see ExactName
-	sha             string
-	size            int
-	text            string // content of text types
-	alternative     int64  // row of the multipart/alternative it is part of, directly or further down; 0 for none
-	inMail          bool   // below a message/rfc822
-	container, mail bool   // has parts; is a message/rfc822
+	id          int64
+	name, ctype string
+	exact       *string // the name that the migration wrote beside one that RT cannot store, see ExactName
+	sha         string
+	size        int
+	text        string // content of text types
+	alternative int64  // row of the multipart/alternative it is part of, directly or further down; 0 for none
+	inMail      bool   // below a message/rfc822
+	container   bool   // has parts
 }
 
 type dbLink struct {
