@@ -639,3 +639,46 @@ func mediaTypeOf(contentType string) string {
 
 // mergedInto reads the id at the end of the address that a merge leaves behind.
 var mergedInto = regexp.MustCompile(`/ticket/(\d+)$`)
+
+// touched says in which fields of a ticket somebody else had the last word. What RT does by itself counts as done by
+// whoever acted before. Nil if the ticket was not made by us.
+func touched(txns []wireTxn, fields desk.Fields, ours func(wireRef) bool) map[desk.Field]bool {
+	if len(txns) == 0 || txns[0].Type != "Create" || !ours(txns[0].Creator) {
+		return nil
+	}
+	byAttr := map[string]desk.Field{}
+	for f, attr := range ticketAttr {
+		byAttr[attr] = f
+	}
+	out := map[desk.Field]bool{}
+	other := false
+	for _, x := range txns {
+		if x.Creator.Name != "RT_System" {
+			other = !ours(x.Creator)
+		}
+		switch x.Type {
+		case "Status":
+			// With the status RT moves the dates, and writes no transaction about them.
+			out[desk.Status], out[desk.Started], out[desk.Resolved] = other, other, other
+		case "Take", "Untake", "Steal", "Force", "Give":
+			out[desk.Assignee] = other
+		case "CustomField":
+			for f := range fields { // the transaction has the custom field's number only
+				if _, own := f.CustomName(); own && (other || !out[f]) {
+					out[f] = other
+				}
+			}
+		case "AddLink", "DeleteLink":
+			for _, f := range []desk.Field{desk.LinkParent, desk.LinkDependsOn, desk.LinkRefersTo} {
+				out[f] = out[f] || other
+			}
+		case "Correspond", "Comment":
+			out[desk.TimeWorked] = out[desk.TimeWorked] || other
+		default:
+			if f, ok := byAttr[string(x.Field)]; ok {
+				out[f] = other
+			}
+		}
+	}
+	return out
+}

@@ -65,6 +65,7 @@ const (
 
 // Mark is the newest transaction and the numbers missing shortly before it.
 func (s *source) Mark(ctx context.Context) (desk.Cursor, error) {
+	ctx = rest.WithPurpose(ctx, "mark")
 	c := cursor{Site: s.site}
 	var low int64
 	for n := 1; n <= gapPages; n++ {
@@ -116,6 +117,7 @@ func (s *source) At(ctx context.Context, at time.Time) (desk.Cursor, error) {
 
 // Changes lists everything by id from nil, and the transaction feed from a mark.
 func (s *source) Changes(ctx context.Context, kind desk.Kind, _ desk.Scope, from, until desk.Cursor) (desk.Page, error) {
+	ctx = rest.WithPurpose(ctx, "list "+string(kind))
 	end, err := s.cursor(until)
 	if err != nil {
 		return desk.Page{}, err

@@ -256,6 +256,7 @@ func (t *target) present(th thread, began time.Time) desk.Record {
 		entries = append(entries, e)
 	}
 	r.Entries = entries
+	r.Touched = touched(th.txns, r.Fields, t.isUs)
 	return r
 }
 

@@ -395,3 +395,28 @@ func around(text, word string) string {
 	i := strings.Index(text, word)
 	return text[max(0, i-200):min(len(text), i+100)]
 }
+
+// serve runs a window's delta when its time has come, says so in one line, and ends cleanly on a signal.
+func TestServe(t *testing.T) {
+	b := newBench(t)
+	b.add(b.src, desk.Record{Ref: desk.Ref{Kind: desk.Ticket, ID: "1"}, Fields: desk.Fields{desk.Subject: {"one"}, desk.Status: {"open"}}})
+	b.run(exitDone, "--kind", "full")
+	b.add(b.src, desk.Record{Ref: desk.Ref{Kind: desk.Ticket, ID: "2"}, Fields: desk.Fields{desk.Subject: {"two"}, desk.Status: {"open"}}})
+	ctx, interrupt := context.WithCancel(t.Context())
+	var lines strings.Builder
+	out := writerFunc(func(p []byte) (int, error) {
+		lines.Write(p)
+		interrupt()
+		return len(p), nil
+	})
+	var errs bytes.Buffer
+	if code := run(ctx, []string{"--config", filepath.Join(b.dir, "deltadesk.yaml"), "serve", "--every", "main=1h"}, out, &errs); code != exitDone {
+		t.Fatalf("exit code %d\n%s", code, errs.String())
+	}
+	says(t, lines.String(), "window main: verified", "1 created")
+	says(t, errs.String(), "Stopped cleanly")
+	_, usage := b.do(exitUsage, "serve", "--every", "night=1h")
+	says(t, usage, `no window "night"`, "main")
+	_, usage = b.do(exitUsage, "serve", "--every", "main=1ms")
+	says(t, usage, "too often")
+}

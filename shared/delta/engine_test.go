@@ -839,3 +839,49 @@ func TestUnauthorisedTarget(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// A process dies inside an Apply: the entry is there, the desk has moved fields by itself, the fields are not set. What
+// follows must not take that for people's work, and must not take people's work for that.
+func TestCutOffInsideApply(t *testing.T) {
+	w := world(t)
+	w.Target.TellsTouched = true
+	id := w.Source.Add(desk.Ticket, desk.Fields{desk.Subject: {"broken"}, desk.Status: {"resolved"}, desk.Priority: {"1"}, desk.Type: {"a"}})
+	full(t, w)
+	w.Source.Say(id, true, desk.Author{Name: "Ann"}, "and another thing", nil)
+	w.Source.Edit(ticket(id), desk.Fields{desk.Priority: {"2"}, desk.Type: {"b"}})
+	tgt := ticket(w.Target.Target(ticket(id)))
+	w.Target.Meddle = func(f desk.Fields) { f[desk.Status], f[desk.Subject] = desk.Value{"open"}, desk.Value{"broken [tag]"} }
+	cut := false
+	w.Target.Cut = func() {
+		if !cut {
+			cut = true
+			panic(deltatest.Crash{})
+		}
+	}
+	r, err := w.Run(mainDelta, func() {
+		if cut && w.Restarts == 1 {
+			w.Target.Cut = nil
+			w.Target.Edit(tgt, desk.Fields{desk.Type: {"an agent's"}})
+			w.Restarts++
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := w.Target.Look()[ticket(id).String()][0]
+	want := map[desk.Field]string{desk.Subject: "[broken]", desk.Status: "[resolved]", desk.Priority: "[2]", desk.Type: "[an agent's]"}
+	for f, v := range want {
+		if got.Fields[f] != v {
+			t.Errorf("%s is %s, want %s", f, got.Fields[f], v)
+		}
+	}
+	if len(got.Entries) != 1 {
+		t.Errorf("%d entries", len(got.Entries))
+	}
+	if rep := reportOf(t, w, r.ID); rep.Counts.Held != 1 || !strings.Contains(rep.Exceptions[0].Reason, "type changed on both sides") || strings.Contains(rep.Exceptions[0].Reason, ";") {
+		t.Errorf("%+v", rep.Exceptions)
+	}
+	if !cut {
+		t.Error("nothing was cut off")
+	}
+}

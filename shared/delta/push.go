@@ -117,8 +117,9 @@ type work struct {
 	run *Run
 	it  planEntry
 
-	claimed   string // the claim that is ours
-	takenOver bool   // somebody claimed before us and never said what came of it
+	claimed   string              // the claim that is ours
+	intent    map[desk.Field]base // what the claim that was taken over intended
+	takenOver bool                // somebody claimed before us and never said what came of it
 
 	ref    desk.Ref  // what it came to: the record that lives on, for one that was merged
 	row    ledgerRow // of ref, as read

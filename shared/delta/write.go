@@ -37,7 +37,9 @@ func (e *Engine) carryOut(ctx, intake context.Context, w *work) error {
 	if w.row.How == "fallback" {
 		w.row.Target, w.row.How = "", "" // somebody stood in: look for the right one again
 	}
-	w.takenOver = w.row.Claim != nil
+	if w.takenOver = w.row.Claim != nil; w.takenOver {
+		w.intent = w.row.Claim.Intent
+	}
 	created, adopted := false, false
 	var now desk.Record
 	if w.row.Target == "" {
@@ -331,17 +333,8 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 		w.row.Target, w.row.How = now.Ref.ID, "merged in the target"
 	}
 	merged := w.row.How == "merged in the target"
-	if c := w.row.Claim; c != nil && w.takenOver {
-		// Where the target says what a cut-off writer intended, that was us.
-		w.row.Fields = maps.Clone(w.row.Fields)
-		for f, b := range c.Intent {
-			if now.Fields[f].Digest() == b.tgt() {
-				if w.row.Fields == nil {
-					w.row.Fields = map[desk.Field]base{}
-				}
-				w.row.Fields[f] = b
-			}
-		}
+	if w.takenOver {
+		e.tellOurs(w, now)
 	}
 	now, err := e.mergeAliases(ctx, w, now)
 	if err != nil {
@@ -461,6 +454,29 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 		out = OutCreated // the rest of a create that was cut off
 	}
 	return e.commit(ctx, w, out)
+}
+
+// tellOurs finds out which fields of the target are as a cut-off writer of ours left them, so that its half-done work is not
+// taken for the work of people: those that say what it intended, and those in which, as the desk says, nobody else had the
+// last word (a desk may move fields by itself when an entry arrives). They become a base that only the source has left.
+func (e *Engine) tellOurs(w *work, now desk.Record) {
+	fields := maps.Clone(w.row.Fields)
+	if fields == nil {
+		fields = map[desk.Field]base{}
+	}
+	for f := range w.want.Fields {
+		t := now.Fields[f].Digest()
+		b, intended := w.intent[f]
+		switch {
+		case intended && t == b.tgt():
+			fields[f] = b
+		case now.Touched != nil && !now.Touched[f] && !fields[f].Kept:
+			if b, based := fields[f]; !based || t != b.tgt() {
+				fields[f] = base{Src: "cut off", Tgt: t}
+			}
+		}
+	}
+	w.row.Fields = fields
 }
 
 // missing returns the entries to add, and sees to those that changed since they were copied.

@@ -170,6 +170,9 @@ type Record struct {
 	// Lock is an opaque word for "unchanged since": Target.Apply with this Lock fails with ErrConflict when anything has
 	// moved. Empty where the desk has no such thing.
 	Lock string `json:"lock,omitempty"`
+	// Touched says, in a target, in which fields somebody other than this account had the last word since the account made
+	// the record. Nil where the desk cannot tell. After a cut-off it tells our own half-done write from people's work.
+	Touched map[Field]bool `json:"-"`
 	// Began is when the reading of this record began, on the desk's own clock: the record holds every change that the
 	// desk had accepted by then, less the desk's Traits.ListLag.
 	Began time.Time `json:"began"`

@@ -288,7 +288,7 @@ func (c *Client) once(ctx context.Context, r Request) (*answer, error) {
 		limit = c.o.StreamTimeout
 	}
 	outer := ctx
-	ctx, cancel := context.WithTimeout(WithLabel(ctx, r.Label), limit)
+	ctx, cancel := context.WithTimeout(WithLabel(ctx, counted(ctx, r.Label)), limit)
 	u := c.o.Base.JoinPath(r.Path)
 	if len(r.Query) > 0 {
 		u.RawQuery = r.Query.Encode()

@@ -15,6 +15,20 @@ func WithLabel(ctx context.Context, label string) context.Context {
 	return context.WithValue(ctx, labelKey{}, label)
 }
 
+type purposeKey struct{}
+
+// WithPurpose adds what requests are for to the endpoint that a Counter counts them under: "GET /transactions (mark)".
+func WithPurpose(ctx context.Context, purpose string) context.Context {
+	return context.WithValue(ctx, purposeKey{}, purpose)
+}
+
+func counted(ctx context.Context, label string) string {
+	if p, ok := ctx.Value(purposeKey{}).(string); ok {
+		return label + " (" + p + ")"
+	}
+	return label
+}
+
 // Label returns the endpoint of a request: the method and the path, with N for every segment that holds a digit or
 // anything that may be a name, so that no id, address or word of a customer gets into a metric.
 func Label(method, path string) string {

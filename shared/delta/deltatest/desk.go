@@ -32,6 +32,12 @@ type Desk struct {
 	// Fail, when set, is asked before every call ("mark", "list", "read", "open", "find", "match", "create", "apply", "check");
 	// its error is the call's. Lose is asked after a create or apply took effect; its error is what the caller gets instead of the answer.
 	Fail, Lose func(op string, ref desk.Ref) error
+	// TellsTouched: Read says which fields people had the last word in.
+	TellsTouched bool
+	// Meddle, when set, is what the desk does by itself to a record's fields when entries arrive, before the fields of the
+	// same Apply are set. Cut is called in between: a process may die there.
+	Meddle func(desk.Fields)
+	Cut    func()
 	// Stale makes that many reads show the record as it was before its last change.
 	Stale int
 	// Calls counts calls by the same names.
@@ -55,6 +61,7 @@ type stored struct {
 	gone   bool
 	files  map[string][]byte
 	before *desk.Record // as it was before its last change
+	edited map[desk.Field]bool
 }
 
 type change struct {
@@ -123,7 +130,14 @@ func (d *Desk) Edit(ref desk.Ref, f desk.Fields) {
 	old := d.records[ref].rec
 	old.Fields = maps.Clone(old.Fields)
 	d.records[ref].before = &old
-	maps.Copy(d.records[ref].rec.Fields, f)
+	s := d.records[ref]
+	maps.Copy(s.rec.Fields, f)
+	if s.edited == nil {
+		s.edited = map[desk.Field]bool{}
+	}
+	for x := range f {
+		s.edited[x] = true
+	}
 	d.touch(ref, desk.Changed, "")
 }
 
@@ -419,6 +433,10 @@ func (d *Desk) read(ctx context.Context, ref desk.Ref, target bool) (desk.Record
 	rec.Entries = slices.Clone(rec.Entries)
 	rec.Aliases = slices.Clone(rec.Aliases)
 	rec.Began = d.Now().UTC()
+	if target && d.TellsTouched && r.source.ID != "" {
+		rec.Touched = map[desk.Field]bool{}
+		maps.Copy(rec.Touched, r.edited)
+	}
 	rec.Event = desk.Changed
 	if r.gone {
 		rec.Event = desk.Deleted
@@ -591,8 +609,15 @@ func (t *targetSide) apply(ctx context.Context, ref desk.Ref, c desk.Change) (de
 	if err := d.addEntries(ctx, s, slices.Clone(c.Entries), w.Entries); err != nil {
 		return w, err
 	}
+	if d.Meddle != nil && len(c.Entries) > 0 {
+		d.Meddle(s.rec.Fields)
+	}
+	if d.Cut != nil {
+		d.Cut() // between the entries and the fields of one Apply
+	}
 	for f, v := range c.Fields {
 		s.rec.Fields[f] = d.norm(f, v)
+		delete(s.edited, f)
 	}
 	d.touch(ref, desk.Changed, "")
 	return w, nil
