@@ -2,7 +2,7 @@
 GO ?= go
 LINT = $(GO) tool -modfile=tools.mod golangci-lint
 
-.PHONY: help build test lint race crash fuzz test-rt golden tidy clean
+.PHONY: help build test lint race crash fuzz test-rt golden verify clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -10,13 +10,13 @@ help: ## this list
 build: ## the command line, as ./out/deltadesk
 	CGO_ENABLED=0 $(GO) build -trimpath -o out/deltadesk ./functions/local
 
-test: lint tidy race crash ## lint, unit, conformance, stores, golden files with the race detector; the crash explorer; needs Go only
+test: verify lint race crash ## lint, unit, conformance, stores, golden files with the race detector; the crash explorer; needs Go only
 
 lint:
 	$(LINT) run ./...
 
-tidy:
-	$(GO) mod tidy -diff
+verify:
+	$(GO) mod verify
 
 race:
 	$(GO) test -race -shuffle=on ./...

@@ -316,7 +316,7 @@ func (s *stage) badInput(acme string) {
 		"no secret":          {"", good, exitUsage, []string{"RT_PASSWORD", "Nothing was written"}},
 		"unreachable":        {"deltadesk", strings.Replace(good, s.dst.URL, "http://127.0.0.1:1", 1), exitError, nil},
 		"no such field":      {"deltadesk", good + "mapping: {ticket: [{from: custom.Order No, to: custom.Ordre No}]}\n", exitError, []string{"line ", "custom.Ordre No", "did you mean"}},
-		"no such queue":      {"deltadesk", strings.Replace(good, "[Support]", "[Suport]", 1), exitError, []string{"Suport", "did you mean"}},
+		"no such queue":      {"deltadesk", strings.Replace(good, "[Support]", "[Supp0rt]", 1), exitError, []string{"Supp0rt", "did you mean"}},
 		"a changed scope":    {"deltadesk", strings.Replace(good, "all: {}", "all: {created_from: 2025-01-01}", 1), exitError, []string{"means something else"}},
 		"an unknown setting": {"deltadesk", good + "colour: red\n", exitUsage, []string{"colour"}},
 	} {
