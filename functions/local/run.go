@@ -168,7 +168,6 @@ func (l *laptop) carry(r delta.Run, resumed bool) error {
 	defer enough()
 	for {
 		at, err := l.engine.Step(intake, r.ID)
-		var no *delta.Refusal
 		switch {
 		case intake.Err() != nil:
 			enough()
@@ -179,13 +178,11 @@ func (l *laptop) carry(r delta.Run, resumed bool) error {
 			p.stop()
 			fmt.Fprintf(l.a.err, "Stopped cleanly; what is finished is kept. Go on with the same command%s.\n", map[bool]string{true: " and --continue"}[r.Kind == delta.Full])
 			return exit(exitError)
-		case errors.As(err, &no), errors.Is(err, desk.ErrCursor):
+		case err != nil && !worthWaiting(err):
 			return err
 		case err != nil:
 			p.note("waiting: " + err.Error())
-			if rest(intake, 10*time.Second) != nil {
-				continue
-			}
+			_ = rest(intake, 10*time.Second) // the next look at intake tells
 		default:
 			p.show(at)
 			if at.Run.Status.Ended() {
@@ -194,6 +191,17 @@ func (l *laptop) carry(r delta.Run, resumed bool) error {
 			_ = rest(intake, delta.Pause)
 		}
 	}
+}
+
+// worthWaiting tells a desk that cannot be reached, lets nobody in or asks for a pause from everything that waiting does not
+// mend.
+func worthWaiting(err error) bool {
+	var de *desk.Error
+	if !errors.As(err, &de) {
+		return false // of the store, or a refusal
+	}
+	c := desk.Class(err)
+	return c == desk.ErrTransient || c == desk.ErrUnauthorized || c == desk.ErrThrottled //nolint:errorlint // Class answers with the bare sentinel
 }
 
 func (l *laptop) worker(work, intake context.Context, p *progress) {
