@@ -112,3 +112,19 @@ func TestKeyID(t *testing.T) {
 		}
 	}
 }
+
+// A claim is looked at again soon while it is young, and never later than it must be respected.
+func TestBusyDelay(t *testing.T) {
+	now := time.Date(2026, 3, 10, 8, 0, 0, 0, time.UTC)
+	for _, tc := range []struct{ age, left, want time.Duration }{
+		{0, 5 * time.Minute, 2 * time.Second},
+		{20 * time.Second, 5 * time.Minute, 10 * time.Second},
+		{4 * time.Minute, time.Minute, 30 * time.Second},
+		{4 * time.Minute, 3 * time.Second, 3 * time.Second},
+		{4 * time.Minute, 0, time.Second},
+	} {
+		if got := (busyError{since: now.Add(-tc.age), until: now.Add(tc.left)}).delay(now); got != tc.want {
+			t.Errorf("a claim %v old that holds for %v: %v, want %v", tc.age, tc.left, got, tc.want)
+		}
+	}
+}

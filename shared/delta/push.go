@@ -159,8 +159,15 @@ var (
 	errLater  = errors.New("out of time; what is finished is kept")
 )
 
-// busyError says until when a claim must be respected.
-type busyError struct{ until time.Time }
+// busyError says since when there is a claim, and until when it must be respected at the longest.
+type busyError struct{ since, until time.Time }
+
+// delay is when to look again: soon, because a claim mostly ends within a second or two (two tickets of one new customer
+// meet at the customer), and less often the older it is.
+func (b busyError) delay(now time.Time) time.Duration {
+	d := min(max(now.Sub(b.since)/2, 2*time.Second), 30*time.Second)
+	return max(min(d, b.until.Sub(now)), time.Second)
+}
 
 func (b busyError) Error() string        { return errBusy.Error() }
 func (b busyError) Is(target error) bool { return target == errBusy }
@@ -316,7 +323,7 @@ func (e *Engine) free(row ledgerRow) error {
 		}
 	}
 	if e.Now().Before(until) {
-		return busyError{until}
+		return busyError{since: c.At, until: until}
 	}
 	return nil
 }
@@ -408,7 +415,7 @@ func (e *Engine) settle(ctx context.Context, w *work) (verdict, error) {
 	var busy busyError
 	switch {
 	case errors.As(err, &busy):
-		return verdict{delay: min(max(busy.until.Sub(e.Now()), time.Second), 15*time.Minute)}, nil
+		return verdict{delay: busy.delay(e.Now())}, nil
 	case errors.Is(err, errLater):
 		return verdict{}, nil
 	}
