@@ -24,22 +24,26 @@ type Progress struct {
 	Listed   bool
 }
 
-// Step does what is next for a run: lists a few pages, dispatches, seals, and closes when all is done. It takes the run's
-// lease for as long as one process can live; somebody else holding it is a *Refusal. It may be cut off anywhere, and is
-// called again until the run has ended.
+// Step does what is next for a run: lists a few pages, dispatches, seals, and closes when all is done. It may be cut off
+// anywhere, and is called again until the run has ended. Two at the same time do no harm: each write has its condition.
 func (e *Engine) Step(ctx context.Context, id string) (Progress, error) {
 	run, err := e.run(ctx, id)
 	if err != nil {
 		return Progress{}, err
 	}
-	if l := run.Lease; l != nil && l.By != e.Session && e.Session == "" && e.Now().Before(l.Until) {
-		return Progress{Run: run}, refuse("run %s is being worked on until %s", id, l.Until.Format(time.TimeOnly))
-	}
 	if run.Status.Ended() {
 		// Cut off between the verdict and the move of the cutoff: do the rest.
-		err := e.vacate(ctx, run)
-		s, serr := e.sums(ctx, id)
-		return Progress{Run: run, Counts: s.total, Finished: s.total.Finished(), Listed: true}, errors.Join(err, serr)
+		s, err := e.sums(ctx, id)
+		if err == nil && s.total.Planned > 0 {
+			err = e.storeReport(ctx, id)
+		}
+		if err == nil {
+			err = e.vacate(ctx, run)
+		}
+		return Progress{Run: run, Counts: s.total, Finished: s.total.Finished(), Listed: true}, err
+	}
+	if run.Config != e.mig.Hash {
+		return Progress{Run: run}, refuse("run %s goes by another version of the migration file; the command that began it goes on with the new one", id)
 	}
 	pages, err := e.pageRows(ctx, id)
 	if err != nil {
@@ -102,14 +106,13 @@ func (e *Engine) troubled(ctx context.Context, run Run, err error) error {
 func (e *Engine) save(ctx context.Context, run *Run) error {
 	saved, err := update(ctx, e, e.runKey(run.ID), func(r *Run) error {
 		r.Listed = r.Listed || run.Listed
-		r.Lease = e.newLease()
 		if r.Status == Waiting {
 			r.Status, r.Why = Running, ""
 		}
 		return nil
 	})
 	if err == nil {
-		run.Status, run.Lease = saved.Status, saved.Lease
+		run.Status = saved.Status
 	}
 	return err
 }
@@ -191,10 +194,17 @@ func (e *Engine) sums(ctx context.Context, run string) (sums, error) {
 	return s, nil
 }
 
-// tooMany is the threshold: a share and a count, both exceeded by failures since the run was last told to go on.
+// tooMany is the threshold: a share and a count, both exceeded by failures since the run was last told to go on. As long as
+// the plan is not complete, its share says little; then a run stops when most of what it did failed.
 func (e *Engine) tooMany(run Run, c report.Counts) bool {
 	failed := c.Failed - run.Forgiven
-	return run.Kind != Verify && failed >= max(e.mig.ThresholdCount, 1) && float64(failed) > e.mig.ThresholdShare*float64(c.Planned)
+	if run.Kind == Verify || failed < max(e.mig.ThresholdCount, 1) {
+		return false
+	}
+	if !run.Listed {
+		return failed > c.Finished()/2
+	}
+	return float64(failed) > e.mig.ThresholdShare*float64(c.Planned)
 }
 
 // sweep plans the tickets whose links could be drawn only now, because the other end arrived during this run.
@@ -206,7 +216,7 @@ func (e *Engine) sweep(ctx context.Context, run Run, pages []pageRow) ([]pageRow
 	return e.listDue(ctx, &run, kinds[len(kinds)-1], len(pages), "link")
 }
 
-// end closes a run: report, then the run's verdict, then cutoff and lane in one write. Cut off in between, the verdict is
+// end closes a run: the run's verdict, then the report, then cutoff and lane in one write. Cut off in between, the verdict is
 // there and the next step does the rest.
 func (e *Engine) end(ctx context.Context, run *Run, s sums, status Status, why string) error {
 	defer e.clock("close")()
@@ -224,11 +234,14 @@ func (e *Engine) end(ctx context.Context, run *Run, s sums, status Status, why s
 		if r.Status.Ended() {
 			return errKeep
 		}
-		if r.Usage != nil {
-			used.add(*r.Usage) // it was stopped, and went on
+		all := *used
+		if r.Usage != nil { // it was stopped, and went on
+			all = usageRow{}
+			all.add(*used)
+			all.add(*r.Usage)
 		}
-		r.Usage = used
-		r.Status, r.Why, r.Ended, r.Lease, r.Stop, r.Listed = status, why, e.Now().UTC(), nil, "", run.Listed
+		r.Usage = &all
+		r.Status, r.Why, r.Ended, r.Stop, r.Listed = status, why, e.Now().UTC(), "", run.Listed
 		return nil
 	})
 	if err != nil {
@@ -266,6 +279,14 @@ func (e *Engine) vacate(ctx context.Context, run Run) error {
 			sc.Full = ""
 			sc.Baseline = &baseline{Run: run.ID, Mark: run.Until, Ended: run.Ended, Scope: scopeDigest(run.Filter)}
 			st.Scopes[run.Scope] = sc
+			// A run that was stopped and continued may end behind deltas that ran meanwhile: their chains go on where they
+			// are, because a cutoff never moves back.
+			for name, w := range st.Windows {
+				if e.mig.Windows[name].Scope == run.Scope && w.Baseline != "" && w.LastOK.After(run.Started) {
+					w.Baseline = run.ID
+					st.Windows[name] = w
+				}
+			}
 		case Delta:
 			if !run.Since.IsZero() {
 				return nil // an operator's second look at the past

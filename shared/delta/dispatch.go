@@ -39,10 +39,11 @@ func (e *Engine) dispatch(ctx context.Context, run *Run, pages []pageRow) error 
 				if from == to || !e.stale(p, *sent) {
 					continue
 				}
-				if err := e.send(ctx, run, p, from, to); err != nil {
+				now := e.Now().UTC().Truncate(time.Millisecond)
+				if err := e.send(ctx, run, p, from, to, now); err != nil {
 					return err
 				}
-				*sent, p.Session = e.Now().UTC(), e.Session
+				*sent, p.Session = now, e.Session
 				var err error
 				if p.version, err = e.put(ctx, e.pageKey(run.ID, p.No), p.version, p); err != nil {
 					return err
@@ -63,7 +64,7 @@ func (e *Engine) stale(p *pageRow, sent time.Time) bool {
 	return sent.IsZero() || e.Session != "" && p.Session != e.Session || e.Now().Sub(sent) > e.Resend
 }
 
-func (e *Engine) send(ctx context.Context, run *Run, p *pageRow, from, to int) error {
+func (e *Engine) send(ctx context.Context, run *Run, p *pageRow, from, to int, now time.Time) error {
 	done, err := e.finished(ctx, run.ID, p.No)
 	if err != nil {
 		return err
@@ -71,7 +72,7 @@ func (e *Engine) send(ctx context.Context, run *Run, p *pageRow, from, to int) e
 	var ms []Message
 	for seq := from; seq < to; seq++ {
 		if _, ok := done[seq]; !ok {
-			ms = append(ms, Message{Migration: e.mig.ID, Run: run.ID, Page: p.No, Seq: seq})
+			ms = append(ms, Message{Migration: e.mig.ID, Run: run.ID, Page: p.No, Seq: seq, Sent: now.UnixMilli()})
 		}
 	}
 	for ten := range slices.Chunk(ms, 10) {

@@ -30,6 +30,9 @@ const (
 // maxAttempts is how often a record is tried before its outcome is failed.
 const maxAttempts = 5
 
+// maxConflicts is how often a record may move under our hands before that is a failure.
+const maxConflicts = 50
+
 // dispose decides what follows from err on the nth attempt (from 1). It is pure. A transient failure without an answer
 // from the far side on the last attempt is fail here; push asks the desk first whether it is there at all.
 func dispose(err error, attempt int) verdict {

@@ -12,7 +12,7 @@
 //	dispatch  messages, then the note on the page row that they were sent; without outcomes they are sent again
 //	push      read the source, then claim the ledger row with the intent, then write the target, then keep what it looks
 //	          like, then what has become due, then the outcome
-//	close     every page sealed, then the report, then the run's verdict, then cutoff and lane in one write
+//	close     every page sealed, then the run's verdict, then the report, then cutoff and lane in one write
 //
 // So a page whose row is there has its object; a claim that is there may have an effect behind it and is looked up before
 // anything is written again; an outcome that is there has its effects behind it; a cutoff that moved has only finished work

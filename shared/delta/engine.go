@@ -57,7 +57,8 @@ type Engine struct {
 	defs    *desk.Definitions
 	pages   map[string][]planEntry // by object key, a small cache
 	people  map[desk.Ref]string    // resolved in this session
-	rematch map[desk.Ref]string    // fallback people looked for again, by run
+	rematch map[string]bool        // fallback people looked for again, by run
+	tries   map[Message]int        // attempts that the ledger does not count: rehearsals, verifications, conflicts
 	seconds map[string]float64
 	used    usageRow // already booked
 }
@@ -88,7 +89,7 @@ func New(c Config) (*Engine, error) {
 	c.Flight = cmpOr(c.Flight, 500)
 	return &Engine{
 		Config: c, mig: c.Migration, rows: c.Rows, rules: c.Migration.Rules.Hash(), born: c.Now(),
-		pages: map[string][]planEntry{}, people: map[desk.Ref]string{}, rematch: map[desk.Ref]string{}, seconds: map[string]float64{},
+		pages: map[string][]planEntry{}, people: map[desk.Ref]string{}, rematch: map[string]bool{}, tries: map[Message]int{}, seconds: map[string]float64{},
 	}, nil
 }
 

@@ -23,22 +23,25 @@ func (e *Engine) loadEntries(ctx context.Context, w *work) error {
 	if w.row.version == 0 && len(w.rec.Aliases) == 0 {
 		return nil
 	}
-	maps.Copy(w.known, w.row.Entries)
 	n, err := e.loadChunks(ctx, w.ref, w.known)
 	if err != nil {
 		return err
 	}
 	w.chunks = n
+	maps.Copy(w.known, w.row.Entries) // the row is newer than the chunks
 	for _, id := range w.rec.Aliases {
 		ref := desk.Ref{Kind: w.ref.Kind, ID: id}
 		var row ledgerRow
 		if _, err := e.get(ctx, e.ledgerKey(ref), &row); err != nil {
 			return err
 		}
-		maps.Copy(w.known, row.Entries)
+		if _, can := e.Target.(desk.Merger); !can || e.mig.OnMerged != Mirror {
+			continue // its target keeps its thread, and the survivor gets it too, as in the source
+		}
 		if _, err := e.loadChunks(ctx, ref, w.known); err != nil {
 			return err
 		}
+		maps.Copy(w.known, row.Entries)
 	}
 	return nil
 }
@@ -55,7 +58,7 @@ func (e *Engine) loadChunks(ctx context.Context, ref desk.Ref, into map[string]e
 
 // remember notes that an entry is in the target.
 func (w *work) remember(id string, row entryRow) {
-	if _, ok := w.known[id]; !ok {
+	if old, ok := w.known[id]; !ok || old != row {
 		w.fresh = append(w.fresh, id)
 	}
 	w.known[id] = row
@@ -70,9 +73,6 @@ func (e *Engine) keepEntries(ctx context.Context, w *work, row *ledgerRow) error
 	}
 	for _, id := range w.fresh {
 		all[id] = w.known[id]
-	}
-	for id := range row.Entries {
-		all[id] = w.known[id] // revised ones
 	}
 	for len(all) > inline+chunk {
 		ids := slices.Sorted(maps.Keys(all))[:chunk]

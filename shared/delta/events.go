@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/deltadesk/deltadesk/shared/desk"
@@ -14,8 +15,11 @@ import (
 // is afterwards.
 func (e *Engine) mergeAliases(ctx context.Context, w *work, now desk.Record) (desk.Record, error) {
 	aliases := slices.Clone(w.rec.Aliases)
-	if w.it.Ref != w.ref && w.it.Ref.Kind == w.ref.Kind && w.m.Seq >= 0 && !slices.Contains(aliases, w.it.Ref.ID) {
+	if w.it.Ref != w.ref && w.it.Ref.Kind == w.ref.Kind && !slices.Contains(aliases, w.it.Ref.ID) {
 		aliases = append(aliases, w.it.Ref.ID)
+	}
+	if w.ref.Kind != desk.Ticket {
+		return now, nil // people and companies that were merged keep the records they have
 	}
 	moved := false
 	for _, id := range aliases {
@@ -32,7 +36,23 @@ func (e *Engine) mergeAliases(ctx context.Context, w *work, now desk.Record) (de
 				return now, err
 			}
 		}
-		if row.Target != "" && row.Target != w.row.Target {
+		if row.Claim != nil {
+			// Somebody was carrying it out. It is waited for, and a create that is open is looked up: the merge must not leave
+			// a ticket behind that nobody knows of.
+			if err := e.free(row); err != nil {
+				return now, err
+			}
+			if f, ok := e.Target.(desk.Finder); ok && row.Target == "" {
+				ids, err := f.Find(ctx, ref)
+				if err != nil {
+					return now, err
+				}
+				if len(ids) > 0 {
+					row.Target = ids[0]
+				}
+			}
+		}
+		if row.Target != "" && row.Target != w.row.Target && row.How != "merged in the target" {
 			did, err := e.mergeTarget(ctx, w, desk.Ref{Kind: ref.Kind, ID: row.Target})
 			if err != nil {
 				return now, fmt.Errorf("carry over that %s was merged into %s: %w", ref, w.ref, err)
@@ -43,11 +63,16 @@ func (e *Engine) mergeAliases(ctx context.Context, w *work, now desk.Record) (de
 			}
 		}
 		if _, err := update(ctx, e, e.ledgerKey(ref), func(r *ledgerRow) error {
-			r.Into = w.ref.ID
+			r.Into, r.Target, r.Claim = w.ref.ID, row.Target, nil
 			r.trace(Trace{At: e.Now().UTC(), Run: w.run.ID, Seen: w.it.Stamp.At, Outcome: OutUpdated, Why: "merged into " + w.ref.String()})
 			return nil
 		}); err != nil {
 			return now, err
+		}
+		if row.Awaited {
+			if err := e.wake(ctx, w.run.ID, ref); err != nil {
+				return now, err
+			}
 		}
 	}
 	if !moved {
@@ -58,8 +83,8 @@ func (e *Engine) mergeAliases(ctx context.Context, w *work, now desk.Record) (de
 
 func (e *Engine) mergeTarget(ctx context.Context, w *work, from desk.Ref) (bool, error) {
 	old, err := e.Target.Read(ctx, from)
-	if errors.Is(err, desk.ErrNotFound) || err == nil && old.Ref.ID == w.row.Target {
-		return false, nil // gone, or merged there already
+	if errors.Is(err, desk.ErrNotFound) || err == nil && old.Ref.ID != from.ID {
+		return false, nil // gone, or merged already, there or elsewhere
 	}
 	if err != nil {
 		return false, err
@@ -73,6 +98,47 @@ func (e *Engine) mergeTarget(ctx context.Context, w *work, from desk.Ref) (bool,
 		_, err = e.Target.Apply(ctx, from, desk.Change{Fields: e.tagged(old), Lock: old.Lock})
 	}
 	return false, err
+}
+
+// leave carries over that a ticket was merged into one that does not move: as it cannot be merged in the target, its own
+// target is closed or tagged, unless the policy says ignore.
+func (e *Engine) leave(ctx context.Context, w *work, why string) error {
+	into := w.ref
+	w.ref = w.it.Ref
+	if err := e.loadRow(ctx, w); err != nil {
+		return err
+	}
+	if err := e.free(w.row); err != nil {
+		return err
+	}
+	reason := fmt.Sprintf("merged into %s in the source, which does not move: %s", into, why)
+	if w.row.Target == "" || w.row.Into != "" || e.mig.OnMerged == Ignore || w.run.Mode == CreateOnly {
+		w.finish(OutExcluded, reason)
+		return nil
+	}
+	if err := e.claim(ctx, w, nil); err != nil {
+		return err
+	}
+	old, err := e.Target.Read(ctx, e.targetRef(w))
+	if err == nil && old.Ref.ID == w.row.Target {
+		f := desk.Fields{desk.Status: {e.mig.ClosedStatus}}
+		if e.mig.OnMerged == Tag {
+			f = e.tagged(old)
+		}
+		_, err = e.Target.Apply(ctx, e.targetRef(w), desk.Change{Fields: f, Lock: old.Lock})
+	}
+	if err != nil && !errors.Is(err, desk.ErrNotFound) {
+		return e.release(ctx, w, fmt.Errorf("carry over that %s was %s: %w", w.ref, reason, err))
+	}
+	w.finish(OutUpdated, reason)
+	w.done = false
+	w.row.Claim, w.row.Into, w.row.Last = nil, into.ID, &last{Run: w.m.Run, Pos: w.pos(), Out: w.out}
+	w.row.trace(Trace{At: e.Now().UTC(), Run: w.run.ID, Seen: w.it.Stamp.At, Outcome: OutUpdated, Why: reason})
+	if err := e.saveRow(ctx, w); err != nil {
+		return err
+	}
+	w.done = true
+	return nil
 }
 
 func (e *Engine) tagged(r desk.Record) desk.Fields {
@@ -89,9 +155,26 @@ func (e *Engine) carryOutEvent(ctx context.Context, w *work) error {
 	if err := e.claim(ctx, w, nil); err != nil {
 		return err
 	}
+	if w.row.Target == "" {
+		// A create is open. If it took effect, the event is for what it made.
+		id, _, err := e.find(ctx, w, true)
+		if err != nil {
+			return e.release(ctx, w, err)
+		}
+		if w.held.Doubt != "" {
+			return e.commit(ctx, w, OutHeld)
+		}
+		w.row.Target, w.row.How = id, "found"
+	}
 	out := OutUpdated
-	now, err := e.Target.Read(ctx, e.targetRef(w))
+	now, err := desk.Record{}, error(&desk.Error{Op: "look", Class: desk.ErrNotFound})
+	if w.row.Target != "" {
+		now, err = e.Target.Read(ctx, e.targetRef(w))
+	}
+	left := desk.Fields{}
 	switch {
+	case err == nil && (now.Ref.ID != w.row.Target || w.row.How == "merged in the target"):
+		out = OutExcluded // the target's people merged it: what lives on there is not this record alone
 	case errors.Is(err, desk.ErrNotFound):
 		out = OutUnchanged // gone on both sides
 	case err != nil:
@@ -104,10 +187,12 @@ func (e *Engine) carryOutEvent(ctx context.Context, w *work) error {
 		err = d.Delete(ctx, e.targetRef(w))
 		w.wrote = append(w.wrote, "deleted")
 	case policy == Close:
-		_, err = e.Target.Apply(ctx, e.targetRef(w), desk.Change{Fields: desk.Fields{desk.Status: {e.mig.ClosedStatus}}, Lock: now.Lock})
+		left[desk.Status] = desk.Value{e.mig.ClosedStatus}
+		_, err = e.Target.Apply(ctx, e.targetRef(w), desk.Change{Fields: left, Lock: now.Lock})
 		w.wrote = append(w.wrote, string(desk.Status))
 	case policy == Tag:
-		_, err = e.Target.Apply(ctx, e.targetRef(w), desk.Change{Fields: e.tagged(now), Lock: now.Lock})
+		left = e.tagged(now)
+		_, err = e.Target.Apply(ctx, e.targetRef(w), desk.Change{Fields: left, Lock: now.Lock})
 		w.wrote = append(w.wrote, string(desk.Tags))
 	default:
 		out = OutExcluded
@@ -115,10 +200,21 @@ func (e *Engine) carryOutEvent(ctx context.Context, w *work) error {
 	if err != nil {
 		return e.doubt(ctx, w, fmt.Errorf("carry over that %s is %s: %w", w.ref, w.rec.Event, err))
 	}
+	if err := e.keepHeld(ctx, w.held, w.heldBefore, w.heldVersion); err != nil { // nothing of it waits any more
+		return e.release(ctx, w, err)
+	}
+	// Should the record come back, its fields have changed in the source only.
+	w.row.Fields = maps.Clone(w.row.Fields)
+	for f, v := range left {
+		if w.row.Fields == nil {
+			w.row.Fields = map[desk.Field]base{}
+		}
+		w.row.Fields[f] = base{Src: "gone", Tgt: v.Digest()}
+	}
 	event := w.rec.Event
 	w.finish(out, string(event)+" in the source; policy "+string(policy))
 	w.done = false
-	w.row.Claim, w.row.Gone, w.row.Digest, w.row.Began = nil, event, "", w.rec.Began.UTC()
+	w.row.Claim, w.row.Held, w.row.Gone, w.row.Digest, w.row.Began = nil, false, event, "", w.rec.Began.UTC()
 	w.row.Last = &last{Run: w.m.Run, Pos: w.pos(), Out: w.out}
 	w.row.trace(Trace{At: e.Now().UTC(), Run: w.run.ID, Seen: w.it.Stamp.At, Outcome: out, Why: w.out.Reason, Wrote: w.wrote})
 	if err := e.saveRow(ctx, w); err != nil {

@@ -225,6 +225,9 @@ func (e *Engine) makeDue(ctx context.Context, scope string, d dueRow) error {
 		if d.Listed.Stamp.Before(old.Listed.Stamp) {
 			d.Listed.Stamp = old.Listed.Stamp
 		}
+		if d.Listed.Event == "" {
+			d.Listed.Event, d.Listed.Into = old.Listed.Event, old.Listed.Into
+		}
 		*old = d
 		return nil
 	})

@@ -22,7 +22,11 @@ const pageLimit = 200
 func (e *Engine) list(ctx context.Context, run *Run, pages []pageRow, budget int) ([]pageRow, error) {
 	defer e.clock("list")()
 	kind, from, dueDone, kinds := e.place(run, pages)
-	for ; kind < len(kinds); kind, from, dueDone = kind+1, run.From, false {
+	start := run.From
+	if run.Kind != Delta {
+		start = nil
+	}
+	for ; kind < len(kinds); kind, from, dueDone = kind+1, start, false {
 		k := kinds[kind]
 		if !dueDone {
 			rows, err := e.listDue(ctx, run, k, len(pages), "")

@@ -95,6 +95,8 @@ type Message struct {
 	Run       string `json:"r"`
 	Page      int    `json:"p"`
 	Seq       int    `json:"s"` // index in the page
+	// Sent is when it was sent, Unix milliseconds. One that was sent again since is too old to be looked at.
+	Sent int64 `json:"t"`
 }
 
 // Queue takes messages for the workers. A standard queue: at least once, in any order.

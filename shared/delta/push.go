@@ -94,6 +94,14 @@ func (e *Engine) Work(ctx, intake context.Context, ms []Message) []Retry {
 		if err != nil {
 			panic("delta: an outcome that cannot be written as JSON: " + err.Error())
 		}
+		if w.run.Status == Waiting {
+			w.run.Status = Running
+			if err := e.note(ctx, w.m.Run, Running, ""); err != nil { // it goes on
+				back(w.m, verdict{delay: time.Second}, err)
+				w.done = false
+				continue
+			}
+		}
 		outs = append(outs, Row{Key: e.outKey(w.m.Run, w.m.Page, w.m.Seq), Body: body})
 		e.Log.Debug("pushed", "run", w.m.Run, "record", w.it.Ref.String(), "outcome", w.out.Outcome)
 	}
@@ -116,10 +124,14 @@ type work struct {
 	m   Message
 	run *Run
 	it  planEntry
+	// errand: not an entry of the plan, but a person or company that one needs.
+	errand bool
 
-	claimed   string              // the claim that is ours
-	intent    map[desk.Field]base // what the claim that was taken over intended
-	takenOver bool                // somebody claimed before us and never said what came of it
+	claimed   string // the claim that is ours
+	before    *claim // the claim that was taken over
+	recovered bool   // something of it had taken effect
+	revised   bool   // entries were revised, so that the target's lock has moved
+	takenOver bool   // somebody claimed before us and never said what came of it
 
 	ref    desk.Ref  // what it came to: the record that lives on, for one that was merged
 	row    ledgerRow // of ref, as read
@@ -138,7 +150,8 @@ type work struct {
 	heldVersion int64
 	wrote       []string
 	bytes       int64
-	later       Mode // excluded by the run's mode: the mode that will take it up
+	reason      string // of an outcome that is not held
+	later       Mode   // excluded by the run's mode: the mode that will take it up
 
 	done bool
 	out  outcomeRow
@@ -190,6 +203,9 @@ func (e *Engine) open(ctx context.Context, runs map[string]*Run, m Message) (*wo
 	if run.Status.Ended() || run.Stop != "" {
 		return nil, nil
 	}
+	if run.Config != e.mig.Hash {
+		return nil, refuse("run %s goes by another version of the migration file", run.ID)
+	}
 	if _, err := e.rows.Get(ctx, e.outKey(m.Run, m.Page, m.Seq)); !errors.Is(err, ErrNoRow) {
 		return nil, err
 	}
@@ -204,6 +220,13 @@ func (e *Engine) open(ctx context.Context, runs map[string]*Run, m Message) (*wo
 	if m.Seq < 0 || m.Seq >= len(es) {
 		return nil, nil // not of this plan
 	}
+	sent := p.SentRest
+	if m.Seq < p.Open {
+		sent = p.SentOpen
+	}
+	if !sent.IsZero() && m.Sent < sent.UnixMilli() {
+		return nil, nil // it was sent again since: one copy is enough
+	}
 	return &work{m: m, run: run, it: es[m.Seq], ref: es[m.Seq].Ref}, nil
 }
 
@@ -212,7 +235,7 @@ func (e *Engine) prepare(ctx context.Context, w *work) error {
 	if err := e.loadRow(ctx, w); err != nil {
 		return err
 	}
-	if l := w.row.Last; l != nil && l.Run == w.m.Run && l.Pos == w.pos() {
+	if l := w.row.Last; l != nil && l.Run == w.m.Run && l.Pos == w.pos() && !w.errand {
 		// Carried out already; only the outcome did not get through. So a doubled or late message answers the same.
 		w.done, w.out = true, l.Out
 		return nil
@@ -253,12 +276,19 @@ func (e *Engine) prepare(ctx context.Context, w *work) error {
 		}
 	}
 	if rec.Event == desk.Deleted || rec.Event == desk.Spam {
-		if w.row.Target == "" || w.row.Gone == rec.Event {
+		switch {
+		case w.row.Target == "" && w.row.Claim == nil, w.row.Gone == rec.Event, w.ref.Kind != desk.Ticket:
 			w.finish(OutExcluded, string(rec.Event)+" in the source")
+		case w.run.Mode == CreateOnly:
+			w.finish(OutExcluded, "the mode leaves changes of migrated records out")
+			w.later = UpdateOnly
 		}
 		return nil
 	}
-	if ok, why := w.run.Filter.Holds(rec); !ok {
+	// A create that is open is brought to its end, whatever became of the record meanwhile.
+	if ok, why := w.run.Filter.Holds(rec); !ok && w.row.Claim == nil && w.ref != w.it.Ref && w.row.Target == "" && !w.run.Dry {
+		return e.leave(ctx, w, why)
+	} else if !ok && w.row.Claim == nil {
 		w.finish(OutExcluded, why)
 		return nil
 	}
@@ -273,15 +303,16 @@ func (e *Engine) prepare(ctx context.Context, w *work) error {
 	if err := e.build(ctx, w, res); err != nil {
 		return err
 	}
-	if w.row.Target != "" && w.row.Claim == nil && !w.row.Held && w.row.Gone == "" && w.row.Digest == w.digest && len(w.waits) == 0 && !w.run.Adopt {
+	if w.row.Target != "" && w.row.Claim == nil && !w.row.Held && w.row.Gone == "" && !w.row.Unfinished && w.row.Digest == w.digest && len(w.waits) == 0 && !w.run.Adopt {
 		w.finish(OutUnchanged, "")
 		return nil
 	}
 	switch {
-	case w.row.Target != "" && w.run.Mode == CreateOnly:
+	case w.errand: // somebody in the plan needs it, whatever the mode
+	case w.row.Target != "" && !w.row.Unfinished && w.run.Mode == CreateOnly:
 		w.finish(OutExcluded, "the mode leaves changes of migrated records out")
 		w.later = UpdateOnly
-	case w.row.Target == "" && w.run.Mode == UpdateOnly:
+	case w.row.Target == "" && w.row.How == "" && w.run.Mode == UpdateOnly:
 		w.finish(OutExcluded, "the mode leaves new records out")
 		w.later = CreateOnly
 	}
@@ -423,7 +454,14 @@ func (e *Engine) settle(ctx context.Context, w *work) (verdict, error) {
 	if w.row.Attempts.Run == w.run.ID {
 		n = w.row.Attempts.N + 1
 	}
+	quiet := w.run.Dry || w.run.Kind == Verify // nothing is written, so attempts are counted in this process only
+	if quiet {
+		n = e.try(w.m)
+	}
 	v := dispose(err, n)
+	if v.act == decideAgain && !quiet && e.try(w.m) >= maxConflicts {
+		v.act = fail
+	}
 	if errors.Is(err, errNotYet) {
 		v = verdict{act: tryAgain, delay: max(time.Second<<n, e.SourceSide.ListLag)}
 		if n >= maxAttempts {
@@ -437,11 +475,11 @@ func (e *Engine) settle(ctx context.Context, w *work) (verdict, error) {
 		}
 	}
 	switch {
-	case w.run.Dry && v.act == fail:
+	case quiet && v.act == fail:
 		w.finish(OutFailed, err.Error())
 		return v, nil
-	case w.run.Dry || w.run.Kind == Verify && v.act != fail:
-		return v, nil // nothing is counted where nothing is written
+	case quiet && v.act == tryAgain:
+		return v, nil
 	}
 	switch v.act {
 	case tryAgain:
@@ -459,9 +497,6 @@ func (e *Engine) settle(ctx context.Context, w *work) (verdict, error) {
 		reason := err.Error()
 		w.finish(OutFailed, reason)
 		w.out.Next = "mend the cause; the record stays due and is tried again by the next run"
-		if w.run.Kind == Verify {
-			return v, nil
-		}
 		if err := e.makeDue(ctx, w.run.Scope, dueRow{Listed: w.it.Listed, Why: "failed", Run: w.run.ID}); err != nil {
 			return v, err
 		}
@@ -473,6 +508,18 @@ func (e *Engine) settle(ctx context.Context, w *work) (verdict, error) {
 		return v, err
 	}
 	return v, nil
+}
+
+// try counts attempts in memory.
+func (e *Engine) try(m Message) int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.tries) > 50_000 {
+		clear(e.tries)
+	}
+	m.Sent = 0 // however often it is sent
+	e.tries[m]++
+	return e.tries[m]
 }
 
 func (e *Engine) deskDown(ctx context.Context) error {
@@ -508,21 +555,8 @@ func (e *Engine) conclude(ctx context.Context, w *work) error {
 		return nil
 	}
 	if w.row.Awaited && w.row.Target != "" {
-		var waiting []Row
-		if err := e.each(ctx, e.waitPart(w.ref), "", func(r Row) error { waiting = append(waiting, r); return nil }); err != nil {
+		if err := e.wake(ctx, w.run.ID, w.ref); err != nil {
 			return err
-		}
-		for _, r := range waiting {
-			wr, err := decode[waitRow](r)
-			if err != nil {
-				return err
-			}
-			if err := e.makeDue(ctx, wr.Scope, dueRow{Listed: desk.Listed{Ref: wr.Ref}, Why: "link", Run: w.run.ID}); err != nil {
-				return err
-			}
-			if err := e.rows.Delete(ctx, r.Key, r.Version); err != nil && !errors.Is(err, ErrStale) {
-				return err
-			}
 		}
 	}
 	switch w.out.Outcome {

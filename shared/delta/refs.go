@@ -69,9 +69,8 @@ func (e *Engine) pointed(ctx context.Context, w *work, ref desk.Ref) (string, er
 	if !slices.Contains(e.kinds(), ref.Kind) {
 		return "", nil
 	}
-	key := ref
 	e.mu.Lock()
-	id, ok := e.people[key]
+	id, ok := e.people[ref]
 	e.mu.Unlock()
 	if ok {
 		return id, nil
@@ -84,8 +83,7 @@ func (e *Engine) pointed(ctx context.Context, w *work, ref desk.Ref) (string, er
 		if w.run.Kind == Verify {
 			return row.Target, nil
 		}
-		p := &work{m: w.m, run: w.run, it: planEntry{Listed: desk.Listed{Ref: ref}, Due: "needed"}, ref: ref}
-		p.m.Seq = -1 // an errand of w, not an entry of the plan
+		p := &work{m: w.m, run: w.run, it: planEntry{Listed: desk.Listed{Ref: ref}, Due: "needed"}, ref: ref, errand: true}
 		err := e.prepare(ctx, p)
 		if err == nil && !p.done {
 			err = e.carryOut(ctx, ctx, p)
@@ -108,7 +106,7 @@ func (e *Engine) pointed(ctx context.Context, w *work, ref desk.Ref) (string, er
 		clear(e.people)
 	}
 	if !w.run.Dry && row.Target != "" && row.How != "fallback" {
-		e.people[key] = row.Target
+		e.people[ref] = row.Target
 	}
 	e.mu.Unlock()
 	return row.Target, nil
@@ -119,10 +117,14 @@ func (e *Engine) pointed(ctx context.Context, w *work, ref desk.Ref) (string, er
 func (e *Engine) lookAgain(run string, ref desk.Ref) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.rematch[ref] == run {
+	k := run + " " + ref.String()
+	if e.rematch[k] {
 		return false
 	}
-	e.rematch[ref] = run
+	if len(e.rematch) > 50_000 {
+		clear(e.rematch)
+	}
+	e.rematch[k] = true
 	return true
 }
 
@@ -143,6 +145,27 @@ func (e *Engine) linked(ctx context.Context, w *work, ref desk.Ref) (string, err
 		end.ID = row.Into
 	}
 	return "", nil // merged in a circle: a link to nowhere
+}
+
+// wake makes everybody due whose links waited for a record.
+func (e *Engine) wake(ctx context.Context, run string, arrived desk.Ref) error {
+	var waiting []Row
+	if err := e.each(ctx, e.waitPart(arrived), "", func(r Row) error { waiting = append(waiting, r); return nil }); err != nil {
+		return err
+	}
+	for _, r := range waiting {
+		wr, err := decode[waitRow](r)
+		if err != nil {
+			return err
+		}
+		if err := e.makeDue(ctx, wr.Scope, dueRow{Listed: desk.Listed{Ref: wr.Ref}, Why: "link", Run: run}); err != nil {
+			return err
+		}
+		if err := e.rows.Delete(ctx, r.Key, r.Version); err != nil && !errors.Is(err, ErrStale) {
+			return err
+		}
+	}
+	return nil
 }
 
 // await makes w due when the records its links wait for arrive. The wait row comes before the flag on the other record's

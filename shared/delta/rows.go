@@ -105,17 +105,11 @@ type Run struct {
 	// Stop asks the next step to end the run with this status (cancel, mail noticed).
 	Stop Status `json:"stop,omitempty"`
 	// Forgiven is how many failures had happened when an operator continued a stopped run.
-	Forgiven int    `json:"forgiven,omitempty"`
-	Lease    *lease `json:"lease,omitempty"`
+	Forgiven int `json:"forgiven,omitempty"`
 	// Usage of the process that closed the run; others have usage rows.
 	Usage *usageRow `json:"usage,omitempty"`
 
 	version int64
-}
-
-type lease struct {
-	By    string    `json:"by"`
-	Until time.Time `json:"until"`
 }
 
 // planEntry is one line of a plan page.
@@ -180,7 +174,8 @@ type outcomeRow struct {
 type ledgerRow struct {
 	// Target is the record's id in the target, "" as long as there is none.
 	Target string `json:"target,omitempty"`
-	// How the link came about: "created", "found", "matched", "fallback", "decided".
+	// How the link came about: "created", "found", "matched", "fallback", "decided",
+	// "merged in the target".
 	How string `json:"how,omitempty"`
 	// Unfinished: the record was made and has not got everything yet.
 	Unfinished bool `json:"unfinished,omitempty"`
@@ -245,6 +240,8 @@ type claim struct {
 	Until time.Time `json:"until"`
 	// Create: the intent is to create.
 	Create bool `json:"create,omitempty"`
+	// Answered is when the decision to create was made that this claim carries out: it is good for one create.
+	Answered time.Time `json:"answered,omitzero"`
 	// Intent is what the fields to be written will say: the base they will have.
 	Intent map[desk.Field]base `json:"intent,omitempty"`
 }

@@ -15,7 +15,7 @@ import (
 // Request asks for a run.
 type Request struct {
 	Kind Kind
-	// Window of a delta run. A delta run with Since may name a Scope instead.
+	// Window of a delta run; empty means the only one there is.
 	Window string
 	// Scope of a full or verify run; empty means the only one there is.
 	Scope string
@@ -87,7 +87,6 @@ func (e *Engine) Start(ctx context.Context, q Request) (run Run, resumed bool, e
 		}
 	}
 	run.ID, run.Started, run.Status = e.NewID(), e.Now().UTC(), Running
-	run.Lease = e.newLease()
 	if run.version, err = e.put(ctx, e.runKey(run.ID), 0, run); err != nil {
 		return Run{}, false, err
 	}
@@ -126,6 +125,9 @@ func (e *Engine) plan(q Request) (Run, error) {
 	}
 	if (q.Restart || q.Continue) && q.Kind != Full {
 		return Run{}, refuse("--restart and --continue belong to full runs; a %s run that was cut off goes on by itself", q.Kind)
+	}
+	if !q.Since.IsZero() && q.Kind != Delta {
+		return Run{}, refuse("--since belongs to delta runs: a %s run reads everything", q.Kind)
 	}
 	switch q.Kind {
 	case Full, Verify:
@@ -274,7 +276,6 @@ func (e *Engine) reopen(ctx context.Context, st state, version int64, q Run) (Ru
 			return refuse("scope %q means something else than when full run %s began; read everything again: --restart", q.Scope, id)
 		}
 		r.Status, r.Why, r.Stop, r.Ended, r.Forgiven, r.Config = Running, "", "", time.Time{}, sums.total.Failed, e.mig.Hash
-		r.Lease = e.newLease()
 		return nil
 	})
 	if err != nil {
@@ -335,10 +336,6 @@ func (e *Engine) ask(ctx context.Context, id string, stop Status, why string) er
 		return nil
 	})
 	return err
-}
-
-func (e *Engine) newLease() *lease {
-	return &lease{By: e.Session, Until: e.Now().Add(e.Timeout).UTC()}
 }
 
 func (e *Engine) run(ctx context.Context, id string) (Run, error) {

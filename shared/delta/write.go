@@ -37,9 +37,7 @@ func (e *Engine) carryOut(ctx, intake context.Context, w *work) error {
 	if w.row.How == "fallback" {
 		w.row.Target, w.row.How = "", "" // somebody stood in: look for the right one again
 	}
-	if w.takenOver = w.row.Claim != nil; w.takenOver {
-		w.intent = w.row.Claim.Intent
-	}
+	w.before, w.takenOver = w.row.Claim, w.row.Claim != nil
 	created, adopted := false, false
 	var now desk.Record
 	if w.row.Target == "" {
@@ -61,6 +59,9 @@ func (e *Engine) carryOut(ctx, intake context.Context, w *work) error {
 			w.row.Target, w.row.How, adopted = id, how, true
 			w.row.Unfinished = how == "found" && w.takenOver // our own create, whose answer was lost
 		default:
+			if err := e.forget(ctx, w); err != nil {
+				return e.release(ctx, w, err)
+			}
 			if now, err = e.create(ctx, w); err != nil {
 				return err
 			}
@@ -87,9 +88,10 @@ func (e *Engine) targetRef(w *work) desk.Ref { return desk.Ref{Kind: w.ref.Kind,
 // the claim later can tell our half-done write from the work of the target's people.
 func (e *Engine) claim(ctx context.Context, w *work, intent map[desk.Field]base) error {
 	row := w.row
+	row.Digest = "" // from here on the target may be something else
 	now := e.Now().UTC()
 	row.Claim = &claim{
-		By: e.NewID(), Session: e.Session, At: now, Create: row.Target == "", Intent: intent,
+		By: e.NewID(), Session: e.Session, At: now, Create: row.Target == "", Intent: intent, Answered: w.answered(),
 		Until: now.Add(e.Timeout + e.TargetSide.Settle + e.TargetSide.FindLag),
 	}
 	version, err := e.put(ctx, e.ledgerKey(w.ref), w.row.version, row)
@@ -101,13 +103,21 @@ func (e *Engine) claim(ctx context.Context, w *work, intent map[desk.Field]base)
 	return nil
 }
 
+// answered is when a person decided that the record is to be created.
+func (w *work) answered() time.Time {
+	if a := w.heldBefore.Answer; a != nil && a.Choice == ChooseCreate {
+		return a.At
+	}
+	return time.Time{}
+}
+
 // ensure makes sure that there is a claim with this intent before something is written.
 func (e *Engine) ensure(ctx context.Context, w *work, intent map[desk.Field]base) error {
 	if w.claimed == "" {
 		return e.claim(ctx, w, intent)
 	}
 	c := *w.row.Claim
-	c.Create, c.Intent = w.row.Target == "", intent
+	c.Create, c.Intent, c.Answered = w.row.Target == "", intent, w.answered()
 	w.row.Claim = &c
 	return e.saveRow(ctx, w)
 }
@@ -178,7 +188,10 @@ func (e *Engine) find(ctx context.Context, w *work, lookFirst bool) (id, how str
 		case ChooseLink:
 			return a.Value.First(), "decided", nil
 		case ChooseCreate:
-			return "", "", nil
+			if w.before == nil || !w.before.Answered.Equal(a.At) {
+				return "", "", nil
+			}
+			lookFirst = true // that decision was being carried out when somebody was cut off
 		}
 	}
 	if lookFirst {
@@ -202,10 +215,16 @@ func (e *Engine) find(ctx context.Context, w *work, lookFirst bool) (id, how str
 			return "", "", nil
 		}
 	}
-	if w.ref.Kind == desk.Ticket || e.mig.Rules.People.Apart {
+	_, searched := e.Target.(desk.Finder)
+	blind := lookFirst && !searched // only a match can tell whether the open create took effect
+	if w.ref.Kind == desk.Ticket || e.mig.Rules.People.Apart && !blind {
 		return "", "", nil
 	}
-	return e.match(ctx, w)
+	id, how, err = e.match(ctx, w)
+	if f := w.want.Fields; blind && id == "" && err == nil && len(f[desk.Email])+len(f[desk.Login])+len(f[desk.ExternalID]) == 0 && w.ref.Kind == desk.Person {
+		w.held.Doubt = "it may have been created before an answer was lost, and nothing of it can be searched for"
+	}
+	return id, how, err
 }
 
 // match finds the person or company of the target that w's record means.
@@ -293,7 +312,7 @@ func (e *Engine) create(ctx context.Context, w *work) (desk.Record, error) {
 	if now == nil {
 		r, err := e.Target.Read(ctx, e.targetRef(w))
 		if err != nil {
-			return desk.Record{}, e.doubt(ctx, w, fmt.Errorf("read back target %s of %s: %w", w.row.Target, w.ref, err))
+			return desk.Record{}, e.release(ctx, w, fmt.Errorf("read back target %s of %s: %w", w.row.Target, w.ref, err))
 		}
 		now = &r
 	}
@@ -338,9 +357,10 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 	}
 	now, err := e.mergeAliases(ctx, w, now)
 	if err != nil {
-		return e.doubt(ctx, w, err)
+		return e.release(ctx, w, err) // a merge that is open is seen by the next one
 	}
 	e.noteEntries(w, desk.Written{}, now.Entries)
+	w.recovered = w.recovered || w.takenOver && len(w.fresh) > 0
 	defs, err := e.definitions(ctx)
 	if err != nil {
 		return e.release(ctx, w, err)
@@ -348,6 +368,11 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 	var m merge3
 	switch {
 	case merged:
+		for _, f := range slices.Sorted(maps.Keys(w.want.Fields)) {
+			if w.want.Fields[f].Digest() != now.Fields[f].Digest() {
+				w.out.Kept = append(w.out.Kept, string(f))
+			}
+		}
 	case adopted && w.ref.Kind != desk.Ticket && !w.takenOver:
 		// Somebody who was there before us keeps what the target says of them. Later changes of the source are applied
 		// where the target has not moved.
@@ -367,7 +392,12 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 	w.held.Fields = m.Held
 	missing, err := e.missing(ctx, w)
 	if err != nil {
-		return e.doubt(ctx, w, err)
+		return e.release(ctx, w, err)
+	}
+	if w.revised {
+		if now, err = e.Target.Read(ctx, e.targetRef(w)); err != nil {
+			return e.release(ctx, w, err)
+		}
 	}
 	if w.takenOver && !created && e.TargetSide.EntryMarker == "" && len(missing) > 0 {
 		// Somebody may have added these entries and died before saying so, and the target cannot show which ones are ours.
@@ -437,7 +467,7 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 	}
 	if after.Ref.ID == "" {
 		if after, err = e.Target.Read(ctx, e.targetRef(w)); err != nil {
-			return e.doubt(ctx, w, fmt.Errorf("read back target %s of %s: %w", w.row.Target, w.ref, err))
+			return e.release(ctx, w, fmt.Errorf("read back target %s of %s: %w", w.row.Target, w.ref, err))
 		}
 	}
 	e.rebase(w, m, after, merged)
@@ -447,7 +477,7 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 		out = OutHeld
 	case created:
 		out = OutCreated
-	case len(w.wrote) > 0:
+	case len(w.wrote) > 0 || w.recovered:
 		out = OutUpdated
 	}
 	if w.row.Unfinished && (out == OutUpdated || out == OutUnchanged) {
@@ -466,10 +496,10 @@ func (e *Engine) tellOurs(w *work, now desk.Record) {
 	}
 	for f := range w.want.Fields {
 		t := now.Fields[f].Digest()
-		b, intended := w.intent[f]
+		b, intended := w.before.Intent[f]
 		switch {
 		case intended && t == b.tgt():
-			fields[f] = b
+			fields[f], w.recovered = b, true
 		case now.Touched != nil && !now.Touched[f] && !fields[f].Kept:
 			if b, based := fields[f]; !based || t != b.tgt() {
 				fields[f] = base{Src: "cut off", Tgt: t}
@@ -490,7 +520,7 @@ func (e *Engine) missing(ctx context.Context, w *work) ([]desk.Entry, error) {
 			add = append(add, en)
 		case k.Digest == d || w.heldBefore.acceptedEntry(en.ID, d):
 			k.Digest = d
-			w.known[en.ID] = k
+			w.remember(en.ID, k)
 		default:
 			r, can := e.Target.(desk.Reviser)
 			if !can || k.Target == "" {
@@ -510,7 +540,8 @@ func (e *Engine) missing(ctx context.Context, w *work) ([]desk.Entry, error) {
 			if err := r.Revise(ctx, e.targetRef(w), one[0]); err != nil {
 				return nil, fmt.Errorf("revise entry %s of %s: %w", en.ID, w.ref, err)
 			}
-			w.known[en.ID] = entryRow{Target: k.Target, Digest: d}
+			w.remember(en.ID, entryRow{Target: k.Target, Digest: d})
+			w.revised = true
 			w.wrote = append(w.wrote, "entry "+en.ID+" revised")
 		}
 	}
@@ -591,7 +622,7 @@ func (e *Engine) rebase(w *work, m merge3, after desk.Record, merged bool) {
 
 // commit writes the row that says what came of it, and ends the claim.
 func (e *Engine) commit(ctx context.Context, w *work, out Outcome) error {
-	if w.claimed == "" && w.held.Doubt != "" {
+	if w.claimed == "" && !w.held.empty() {
 		if err := e.claim(ctx, w, nil); err != nil {
 			return err
 		}
@@ -603,7 +634,7 @@ func (e *Engine) commit(ctx context.Context, w *work, out Outcome) error {
 		return e.release(ctx, w, err)
 	}
 	row := w.row // as it is until the commit succeeds
-	w.finish(out, w.held.reason())
+	w.finish(out, cmpOr(w.held.reason(), w.reason))
 	if out == OutHeld {
 		w.out.Next = w.held.next()
 	}
@@ -620,7 +651,7 @@ func (e *Engine) commit(ctx context.Context, w *work, out Outcome) error {
 	if w.held.Gone {
 		w.row.Digest = ""
 	}
-	if w.m.Seq >= 0 {
+	if !w.errand {
 		w.row.Last = &last{Run: w.m.Run, Pos: w.pos(), Out: w.out}
 	}
 	check := "read back as written"
@@ -636,8 +667,25 @@ func (e *Engine) commit(ctx context.Context, w *work, out Outcome) error {
 		w.row = row
 		return err
 	}
+	if w.ref.Kind != desk.Ticket {
+		e.mu.Lock()
+		delete(e.people, w.ref) // it may be another one now
+		e.mu.Unlock()
+	}
 	w.done = true
 	return nil
+}
+
+// forget drops the memory of a thread that is no more, before another target record takes its place.
+func (e *Engine) forget(ctx context.Context, w *work) error {
+	if w.chunks == 0 && len(w.row.Entries) == 0 {
+		return nil
+	}
+	if err := e.each(ctx, e.ledgerPart(w.ref), "entries/", func(r Row) error { return e.rows.Delete(ctx, r.Key, r.Version) }); err != nil {
+		return err
+	}
+	w.row.Entries = nil
+	return e.loadEntries(ctx, w)
 }
 
 // gone is what happens when a migrated record is no longer in the target.
@@ -651,7 +699,10 @@ func (e *Engine) gone(ctx context.Context, w *work) error {
 		case ChooseCreate:
 			policy = RecreateGone
 		case ChooseLink:
-			w.row.Target, w.row.How = a.Value.First(), "decided"
+			w.row.Target, w.row.How, w.row.Fields = a.Value.First(), "decided", nil
+			if err := e.forget(ctx, w); err != nil {
+				return e.release(ctx, w, err)
+			}
 			now, err := e.Target.Read(ctx, e.targetRef(w))
 			if err != nil {
 				return e.release(ctx, w, fmt.Errorf("read target %s, decided for %s: %w", w.row.Target, w.ref, err))
@@ -662,12 +713,11 @@ func (e *Engine) gone(ctx context.Context, w *work) error {
 	switch policy {
 	case RecreateGone:
 		// The claim becomes one to create before anything is created, and the memory of the old thread goes with it.
-		w.row.Target, w.row.Fields, w.row.Entries = "", nil, nil
-		w.known, w.fresh, w.chunks = map[string]entryRow{}, nil, 0
+		w.row.Target, w.row.Fields = "", nil
 		if err := e.ensure(ctx, w, nil); err != nil {
 			return err
 		}
-		if err := e.each(ctx, e.ledgerPart(w.ref), "entries/", func(r Row) error { return e.rows.Delete(ctx, r.Key, r.Version) }); err != nil {
+		if err := e.forget(ctx, w); err != nil {
 			return e.release(ctx, w, err)
 		}
 		now, err := e.create(ctx, w)
@@ -676,11 +726,8 @@ func (e *Engine) gone(ctx context.Context, w *work) error {
 		}
 		return e.converge(ctx, ctx, w, now, true, false)
 	case IgnoreGone:
-		if err := e.commit(ctx, w, OutExcluded); err != nil {
-			return err
-		}
-		w.out.Reason = "deleted in the target"
-		return nil
+		w.reason = "deleted in the target"
+		return e.commit(ctx, w, OutExcluded)
 	}
 	w.held.Gone = true
 	return e.commit(ctx, w, OutHeld)

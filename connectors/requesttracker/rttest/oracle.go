@@ -41,7 +41,10 @@ type Result struct {
 	// Held are the fields, as "SOURCEID/FIELD", that people changed in the target and that the source has changed to something
 	// else since: what a run must report as held, unless it was decided. Kept are those that only people in the target changed.
 	Held, Kept []string
-	Details    []string
+	// Either are fields that were changed on both sides, but on which both agreed for a while: if a run came in between they
+	// are kept, if none did they are held.
+	Either  []string
+	Details []string
 }
 
 // String is the line of the acceptance test.
@@ -286,7 +289,11 @@ func (j *judgement) fields(src, dst *dbTicket) {
 		if base, known := j.valueAfter(dst.id, f, first-1); known && base == want {
 			j.r.Kept = append(j.r.Kept, fmt.Sprintf("%d/%s", src.id, f))
 		} else {
-			j.r.Held = append(j.r.Held, fmt.Sprintf("%d/%s", src.id, f))
+			list := &j.r.Held
+			if j.agreed(dst.id, f, want) {
+				list = &j.r.Either
+			}
+			*list = append(*list, fmt.Sprintf("%d/%s", src.id, f))
 		}
 		people, known := j.valueAfter(dst.id, f, touched)
 		if !known || people == got {
@@ -378,6 +385,16 @@ func (j *judgement) touched(target int64, field string) (first, last int64) {
 		}
 	}
 	return first, last
+}
+
+// agreed tells whether the target once had the value that the source has now, and people changed it again.
+func (j *judgement) agreed(target int64, field, want string) bool {
+	for i, t := range j.dst.txns[target] {
+		if j.dst.field(t) == field && j.dst.cause(target, i) != MigrationUser && j.dst.value(t, t.old) == want {
+			return true
+		}
+	}
+	return false
 }
 
 // consequence tells whether a field follows from what people did in the target: RT sets these times with the status.
