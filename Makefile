@@ -25,7 +25,8 @@ crash: ## cut a migration off before and after every effect
 	$(GO) test ./shared/delta/ -run Crash -count=1 -v -crash.stride=1 | grep -v -E '^(=== |--- PASS)'
 
 test-rt: ## two real Request Trackers (Debian, root): full run, deltas with people on both desks, kill -9, backup and restore
-	DESKTEST_NO_SKIP=1 $(GO) test -tags rt -count=1 -timeout 20m -v -run RT ./connectors/requesttracker/...
+	DESKTEST_NO_SKIP=1 $(GO) test -tags rt -count=1 -timeout 20m -run RT ./connectors/requesttracker
+	$(GO) test -tags rt -count=1 -timeout 20m ./connectors/requesttracker/rttest
 	$(GO) test -tags rt -count=1 -timeout 40m -v -run TestRequestTracker ./functions/local
 
 fuzz: ## one minute for each fuzz test

@@ -178,6 +178,22 @@ func (s *Server) SetScrips(ctx context.Context, on bool) error {
 	return err
 }
 
+// AddRole makes a custom role of a queue, and a scrip that mails its members at each reply; neither can be made over REST. A
+// role that is there already is left as it is.
+func (s *Server) AddRole(ctx context.Context, role, queue string) error {
+	const perl = `use RT -init; my ($role, $queue) = @ARGV; my $u = RT->SystemUser;
+		my $r = RT::CustomRole->new($u); $r->Load($role); exit 0 if $r->id;
+		my $q = RT::Queue->new($u); $q->Load($queue);
+		sub must { die $_[1] unless $_[0] }
+		must($r->Create(Name => $role, MaxValues => 0)); must($r->AddToObject(ObjectId => $q->id));
+		my $a = RT::ScripAction->new($u);
+		must($a->Create(Name => "Notify $role", ExecModule => 'Notify', Argument => 'RT::CustomRole-' . $r->id));
+		must(RT::Scrip->new($u)->Create(Description => "On Correspond Notify $role", ScripCondition => 'On Correspond',
+			ScripAction => $a->id, Template => 'Correspondence', Queue => 0));`
+	_, err := s.run(ctx, "exec", "perl", "-I/usr/share/request-tracker5/lib", "-e", perl, "--", role, queue)
+	return err
+}
+
 // readDB opens the database for reading.
 func (s *Server) readDB() (*sql.DB, error) { return openDB(s.DBFile, true) }
 
