@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/alecthomas/kong"
 	"golang.org/x/term"
@@ -89,10 +90,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "deltadesk: %v\nSee: deltadesk --help\n", err)
 		return exitUsage
 	}
-	a := &app{ctx: ctx, cli: &c, out: stdout, err: stderr, log: slog.New(slog.DiscardHandler)}
+	a := &app{ctx: ctx, cli: &c, out: stdout, log: slog.New(slog.DiscardHandler)}
 	if f, ok := stderr.(*os.File); ok {
 		a.tty = term.IsTerminal(int(f.Fd()))
 	}
+	stderr = &oneAtATime{w: stderr} // progress and log lines come from several workers
+	a.err = stderr
 	if c.Log != "off" {
 		level := slog.LevelInfo
 		if c.Log == "debug" {
@@ -118,6 +121,19 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	fmt.Fprintf(stderr, "deltadesk: %v\n", err)
 	return exitError
+}
+
+// oneAtATime is a writer for several goroutines.
+type oneAtATime struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+// Write implements io.Writer.
+func (o *oneAtATime) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.w.Write(p)
 }
 
 // load reads the migration file; for a backup, turned towards the archive.
