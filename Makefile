@@ -19,10 +19,10 @@ verify:
 	$(GO) mod verify
 
 race:
-	$(GO) test -race -shuffle=on ./...
+	$(GO) test -race -shuffle=on -short ./...
 
 crash: ## cut a migration off before and after every effect
-	$(GO) test ./shared/delta/ -run Crash -count=1 -v -crash.stride=1 | grep -v -E '^(=== |--- PASS)'
+	$(GO) test ./shared/delta/ -run Crash -count=1 -v | grep -v -E '^(=== |--- PASS)'
 
 test-rt: ## two real Request Trackers (Debian, root): full run, deltas with people on both desks, kill -9, backup and restore
 	DESKTEST_NO_SKIP=1 $(GO) test -tags rt -count=1 -timeout 20m -run RT ./connectors/requesttracker

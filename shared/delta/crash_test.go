@@ -235,7 +235,11 @@ func explore(t *testing.T, laptop, blind bool, bad func(error) bool) {
 			}
 		}
 	}
-	for i := 1; i <= n; i += *crashStride {
+	stride := *crashStride
+	if testing.Short() {
+		stride = 29
+	}
+	for i := 1; i <= n; i += stride {
 		for _, after := range []bool{false, true} {
 			first := deltatest.Cut{Effect: i, After: after}
 			check(0, first)
