@@ -1,4 +1,6 @@
 # make help tells what there is.
+SHELL = /bin/bash
+.SHELLFLAGS = -o pipefail -ec
 GO ?= go
 LINT = $(GO) tool -modfile=tools.mod golangci-lint
 
