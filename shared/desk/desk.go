@@ -2,9 +2,12 @@ package desk
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 )
 
@@ -183,8 +186,16 @@ type Option struct {
 	Default  string
 }
 
-// Config is a connector's settings after secrets were resolved.
+// Config is a connector's settings after secrets were resolved. However it is printed, it shows names and no values.
 type Config map[string]string
+
+// Format implements fmt.Formatter for every verb.
+func (c Config) Format(s fmt.State, _ rune) {
+	fmt.Fprintf(s, "config of %s", strings.Join(sortedKeys(c), ", "))
+}
+
+// MarshalJSON writes the names of the settings.
+func (c Config) MarshalJSON() ([]byte, error) { return json.Marshal(sortedKeys(c)) }
 
 // Deps is what a connector gets from outside.
 type Deps struct {

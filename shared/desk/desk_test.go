@@ -1,9 +1,11 @@
 package desk_test
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -239,4 +241,17 @@ func ExampleClass() {
 	// Output:
 	// limit reached
 	// push ticket/42: POST /ticket: limit reached (status 429)
+}
+
+func TestConfigShowsNoValues(t *testing.T) {
+	c := desk.Config{"url": "https://x.example", "password": "hunter2"}
+	b, err := json.Marshal(map[string]any{"c": c})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []string{fmt.Sprint(c), fmt.Sprintf("%v %+v %#v %s %q", c, c, c, c, c), fmt.Sprintf("%+v", struct{ C desk.Config }{c}), string(b)} {
+		if strings.Contains(s, "hunter2") || strings.Contains(s, "x.example") || !strings.Contains(s, "password") {
+			t.Errorf("%s", s)
+		}
+	}
 }
