@@ -357,11 +357,11 @@ func TestOddDirectories(t *testing.T) {
 }
 
 func TestUnwritable(t *testing.T) {
-	if os.Getuid() == 0 {
-		t.Skip("root may write anywhere")
-	}
 	dir := t.TempDir()
 	os.Chmod(dir, 0o500)
+	if os.Getuid() == 0 {
+		dir = "/proc/self" // root may write nearly anywhere
+	}
 	if _, err := Open(t.Context(), dir, Options{}); err == nil || !strings.Contains(err.Error(), "rights") {
 		t.Errorf("%v; want something about rights", err)
 	}
