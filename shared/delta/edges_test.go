@@ -854,3 +854,24 @@ func TestEdgePinned(t *testing.T) {
 		t.Errorf("%+v, %v", again, err)
 	}
 }
+
+// A new ticket takes in a migrated one before it has a target of its own: its create must not bring the entries along that
+// come with the merge, and what the merge does to the target's fields is nobody's edit.
+func TestEdgeMergedIntoNewTicket(t *testing.T) {
+	w := world(t)
+	old := addTicket(w, "old")
+	w.Source.Say(old, true, desk.Author{Name: "Ann"}, "first", nil)
+	full(t, w)
+	fresh := addTicket(w, "fresh")
+	w.Source.Say(fresh, true, desk.Author{Name: "Ann"}, "second", nil)
+	w.Source.Join(ticket(old), ticket(fresh))
+	w.Wait(time.Hour)
+	rep := reportOf(t, w, run(t, w, mainDelta).ID)
+	look := w.Target.Look()
+	if all := look["ticket/"+fresh]; len(all) != 1 || len(all[0].Entries) != 2 {
+		t.Errorf("%+v", all)
+	}
+	if _, there := look["ticket/"+old]; there || rep.Counts.Held != 0 {
+		t.Errorf("the old ticket is still there: %v; %+v", there, rep.Counts)
+	}
+}

@@ -10,19 +10,58 @@ import (
 	"github.com/deltadesk/deltadesk/shared/desk"
 )
 
+// aliases are the tickets that were merged into w's record in the source.
+func (w *work) aliases() []string {
+	if w.ref.Kind != desk.Ticket {
+		return nil // people and companies that were merged keep the records they have
+	}
+	ids := slices.Clone(w.rec.Aliases)
+	if w.it.Ref != w.ref && w.it.Ref.Kind == w.ref.Kind && !slices.Contains(ids, w.it.Ref.ID) {
+		ids = append(ids, w.it.Ref.ID)
+	}
+	return ids
+}
+
+// fence makes sure, before anything is written, that nobody is still at work on a ticket that was merged into w's record: its
+// thread is about to become part of w's, and what is in both would be there twice. A claim is waited for; whoever read the
+// ticket before the merge and has not claimed it yet finds the row moved. Then w learns again which entries are there.
+func (e *Engine) fence(ctx context.Context, w *work) error {
+	open := false
+	for _, id := range w.aliases() {
+		if _, err := update(ctx, e, e.ledgerKey(desk.Ref{Kind: w.ref.Kind, ID: id}), func(r *ledgerRow) error {
+			if r.Into != "" {
+				return errKeep
+			}
+			open = true
+			if err := e.free(*r); err != nil {
+				return err
+			}
+			if r.Joining == w.ref.ID {
+				return errKeep
+			}
+			r.Joining = w.ref.ID
+			return nil
+		}); err != nil {
+			return err
+		}
+	}
+	if !open {
+		return nil
+	}
+	fresh := w.fresh
+	if err := e.loadEntries(ctx, w); err != nil {
+		return err
+	}
+	w.fresh = fresh
+	return nil
+}
+
 // mergeAliases carries merges of the source over: tickets that were merged into w's record and have targets of their own. It
 // is done before anything is added to the thread, so that what both targets hold is there once. It returns the target as it
 // is afterwards.
 func (e *Engine) mergeAliases(ctx context.Context, w *work, now desk.Record) (desk.Record, error) {
-	aliases := slices.Clone(w.rec.Aliases)
-	if w.it.Ref != w.ref && w.it.Ref.Kind == w.ref.Kind && !slices.Contains(aliases, w.it.Ref.ID) {
-		aliases = append(aliases, w.it.Ref.ID)
-	}
-	if w.ref.Kind != desk.Ticket {
-		return now, nil // people and companies that were merged keep the records they have
-	}
 	moved := false
-	for _, id := range aliases {
+	for _, id := range w.aliases() {
 		ref := desk.Ref{Kind: w.ref.Kind, ID: id}
 		var row ledgerRow
 		if _, err := e.get(ctx, e.ledgerKey(ref), &row); err != nil {
@@ -63,7 +102,7 @@ func (e *Engine) mergeAliases(ctx context.Context, w *work, now desk.Record) (de
 			}
 		}
 		if _, err := update(ctx, e, e.ledgerKey(ref), func(r *ledgerRow) error {
-			r.Into, r.Target, r.Claim = w.ref.ID, row.Target, nil
+			r.Into, r.Target, r.Claim, r.Joining = w.ref.ID, row.Target, nil, ""
 			r.trace(Trace{At: e.Now().UTC(), Run: w.run.ID, Seen: w.it.Stamp.At, Outcome: OutUpdated, Why: "merged into " + w.ref.String()})
 			return nil
 		}); err != nil {

@@ -303,7 +303,15 @@ func (e *Engine) prepare(ctx context.Context, w *work) error {
 	if err := e.build(ctx, w, res); err != nil {
 		return err
 	}
-	if w.row.Target != "" && w.row.Claim == nil && !w.row.Held && w.row.Gone == "" && !w.row.Unfinished && w.row.Digest == w.digest && len(w.waits) == 0 && !w.run.Adopt {
+	joined := true
+	if w.ref != w.it.Ref {
+		var alias ledgerRow
+		if _, err := e.get(ctx, e.ledgerKey(w.it.Ref), &alias); err != nil {
+			return err
+		}
+		joined = alias.Into != "" // else the merge is still to be carried over
+	}
+	if joined && w.row.Target != "" && w.row.Claim == nil && !w.row.Held && w.row.Gone == "" && !w.row.Unfinished && w.row.Digest == w.digest && len(w.waits) == 0 && !w.run.Adopt {
 		w.finish(OutUnchanged, "")
 		return nil
 	}

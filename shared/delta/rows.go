@@ -179,6 +179,8 @@ type ledgerRow struct {
 	How string `json:"how,omitempty"`
 	// Unfinished: the record was made and has not got everything yet.
 	Unfinished bool `json:"unfinished,omitempty"`
+	// Joining is the record that is about to take this one in: whoever read this one before the merge finds its row moved.
+	Joining string `json:"joining,omitempty"`
 	// Into is the record that this one was merged into, in the source.
 	Into string `json:"into,omitempty"`
 	// Claim is set while somebody may be writing; what it means is in push.go.

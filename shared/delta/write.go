@@ -44,6 +44,9 @@ func (e *Engine) carryOut(ctx, intake context.Context, w *work) error {
 		if err := e.claim(ctx, w, nil); err != nil {
 			return err
 		}
+		if err := e.fence(ctx, w); err != nil {
+			return e.release(ctx, w, err)
+		}
 		id, how, err := e.find(ctx, w, w.run.Adopt || w.takenOver)
 		if err != nil {
 			return e.release(ctx, w, err)
@@ -285,7 +288,10 @@ func (e *Engine) match(ctx context.Context, w *work) (id, how string, err error)
 
 // create makes the record. The claim with the intent to create is there already.
 func (e *Engine) create(ctx context.Context, w *work) (desk.Record, error) {
-	entries := slices.Clone(w.want.Entries)
+	entries := slices.DeleteFunc(slices.Clone(w.want.Entries), func(en desk.Entry) bool {
+		_, there := w.known[en.ID] // with a ticket that is about to be merged into this one
+		return there
+	})
 	if err := e.stageFiles(ctx, w, entries); err != nil {
 		return desk.Record{}, e.release(ctx, w, err)
 	}
@@ -355,9 +361,22 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 	if w.takenOver {
 		e.tellOurs(w, now)
 	}
+	if !created {
+		if err := e.fence(ctx, w); err != nil {
+			return e.release(ctx, w, err)
+		}
+	}
+	before := now
 	now, err := e.mergeAliases(ctx, w, now)
 	if err != nil {
 		return e.release(ctx, w, err) // a merge that is open is seen by the next one
+	}
+	// What our own merge has moved (desks unite the people of both tickets) nobody else has changed.
+	for f, b := range w.row.Fields {
+		if d := now.Fields[f].Digest(); d != b.tgt() && before.Fields[f].Digest() == b.tgt() {
+			w.row.Fields = maps.Clone(w.row.Fields)
+			w.row.Fields[f] = base{Src: b.Src, Tgt: d, Kept: b.Kept}
+		}
 	}
 	e.noteEntries(w, desk.Written{}, now.Entries)
 	w.recovered = w.recovered || w.takenOver && len(w.fresh) > 0
