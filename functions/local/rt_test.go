@@ -352,14 +352,14 @@ func (s *stage) decide(acme string, r rttest.Result) {
 		for _, f := range h.Fields {
 			choose := "target"
 			if n == 0 {
+				if len(h.Fields) > 1 {
+					continue // one answer for the whole ticket is easier to tell the oracle
+				}
 				choose = "source"
 				for _, id := range r.Held { // the oracle's name of the field
 					if rest, ok := strings.CutPrefix(id, h.Ref.ID+"/"); ok {
 						s.decided[h.Ref.ID+"/"+rest] = "source"
 					}
-				}
-				if len(h.Fields) > 1 {
-					continue // one answer for the whole ticket is easier to tell the oracle
 				}
 			}
 			n++

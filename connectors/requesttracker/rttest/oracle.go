@@ -211,6 +211,9 @@ func (j *judgement) ticket(t *dbTicket) {
 	case t.effective != t.id:
 		// Merged away. Its words are the survivor's; its own number may be in the target (migrated before, then merged
 		// there as well) or not (merged before), but never as a ticket of its own.
+		if s := j.src.tickets[t.effective]; s != nil && s.fields["status"] == "deleted" {
+			return // the survivor was deleted before a run saw the merge: with policy ignore both stay as they were
+		}
 		if home, into := j.home[t.id], j.home[t.effective]; home != 0 && home != into {
 			j.differ("source ticket %d was merged into %d, but target ticket %d was not merged into %d", t.id, t.effective, home, into)
 		}
@@ -887,8 +890,14 @@ func (j *judgement) links() {
 			j.lost("source ticket %d: link %s to %d %s is not in the target", base, l.kind, target, l.address)
 		}
 	}
+	stayed := map[int64]bool{} // of tickets deleted in the source, or merged into such
+	for id, home := range j.home {
+		if s := j.src.tickets[j.effective(j.src, id)]; s != nil && s.fields["status"] == "deleted" {
+			stayed[home] = true
+		}
+	}
 	for k, creator := range have {
-		if creator == MigrationUser && !wanted[k] {
+		if creator == MigrationUser && !wanted[k] && !stayed[k.base] {
 			j.differ("target ticket %d: link %s to %d %s is not in the source", k.base, k.kind, k.target, k.address)
 		}
 	}
