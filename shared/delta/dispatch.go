@@ -59,7 +59,7 @@ func (e *Engine) dispatch(ctx context.Context, run *Run, pages []pageRow) error 
 }
 
 // stale tells whether messages sent then are to be sent (again): never sent, sent by a process that is no more, or too long
-// ago. One stamp serves both halves of a page; a half that was never sent has the zero time.
+// ago. Each half of a page has its own stamp; the session is of both.
 func (e *Engine) stale(p *pageRow, sent time.Time) bool {
 	return sent.IsZero() || e.Session != "" && p.Session != e.Session || e.Now().Sub(sent) > e.Resend
 }

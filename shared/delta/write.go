@@ -153,8 +153,8 @@ func (e *Engine) unclaim(ctx context.Context, w *work, cause error, until time.T
 	return errors.Join(cause, e.saveRow(ctx, w))
 }
 
-// saveRow writes the row of a claim that is ours. Others only ever set flags on a row that is claimed (somebody waits for
-// this record; it was merged into another one): those are taken over.
+// saveRow writes the row of a claim that is ours. Others write into a claimed row only that somebody waits for this record,
+// that it was merged into another one, or an attempt that came to nothing: the first two are taken over.
 func (e *Engine) saveRow(ctx context.Context, w *work) error {
 	ctx = context.WithoutCancel(ctx) // what has happened is written down, also when time is up
 	for {
