@@ -19,8 +19,15 @@ type Kind string
 const (
 	Full   Kind = "full"
 	Delta  Kind = "delta"
+	Sample Kind = "sample"
 	Verify Kind = "verify"
+	Census Kind = "census"
+	Remap  Kind = "remap"
 )
+
+// Looks tells whether a run of this kind only looks: it reads and compares, and writes to neither desk. What it finds
+// becomes due, where it is asked to see to it, and the next delta carries it out.
+func (k Kind) Looks() bool { return k == Verify || k == Census || k == Remap }
 
 // Status of a run.
 type Status string
