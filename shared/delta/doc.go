@@ -7,7 +7,7 @@
 // Every step may be cut off anywhere and is taken up again by whoever comes next. What makes that safe is the order of
 // effects, and nothing else:
 //
-//	start     the source's mark, then the run row, then the lane in the state row
+//	start     the source's mark, then the lane in the state row with what the run begins with, then the run row
 //	list      the plan page's object, then its row; the row carries the place where listing goes on
 //	dispatch  messages, then the note on the page row that they were sent; without outcomes they are sent again
 //	push      read the source, then claim the ledger row with the intent, then write the target, then keep what it looks

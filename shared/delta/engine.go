@@ -38,6 +38,10 @@ type Config struct {
 	Session string
 	// Timeout is how long a worker can live at the most; a claim outlives it by the target's Settle.
 	Timeout time.Duration
+	// Skew is how far the clocks of two processes may be apart. A claim outlives its holder by as much, so that a process
+	// whose clock is ahead does not take over from one that is at work. 0 means 20 minutes, or none where there is a
+	// Session: one machine has one clock.
+	Skew time.Duration
 	// Resend is after how long a message without an outcome is sent again.
 	Resend time.Duration
 	// Flight is how many messages may be out at a time.
@@ -87,6 +91,9 @@ func New(c Config) (*Engine, error) {
 	c.Timeout = cmpOr(c.Timeout, 5*time.Minute)
 	c.Resend = cmpOr(c.Resend, 10*time.Minute)
 	c.Flight = cmpOr(c.Flight, 500)
+	if c.Session == "" {
+		c.Skew = cmpOr(c.Skew, 20*time.Minute)
+	}
 	return &Engine{
 		Config: c, mig: c.Migration, rows: c.Rows, rules: c.Migration.Rules.Hash(), born: c.Now(),
 		pages: map[string][]planEntry{}, people: map[desk.Ref]string{}, rematch: map[string]bool{}, tries: map[Message]int{}, seconds: map[string]float64{},

@@ -215,7 +215,7 @@ func (e *Engine) carryOutEvent(ctx context.Context, w *work) error {
 	case err == nil && (now.Ref.ID != w.row.Target || w.row.How == "merged in the target"):
 		out = OutExcluded // the target's people merged it: what lives on there is not this record alone
 	case errors.Is(err, desk.ErrNotFound):
-		out = OutUnchanged // gone on both sides
+		out, err = OutUnchanged, nil // gone on both sides
 	case err != nil:
 		return e.release(ctx, w, err)
 	case policy == Mirror:
@@ -270,7 +270,7 @@ func (e *Engine) rehearse(ctx context.Context, w *work) error {
 		return nil
 	}
 	if w.row.Target == "" || w.row.How == "fallback" {
-		id, how, err := e.find(ctx, w, w.run.Adopt || w.row.Claim != nil)
+		id, how, err := e.find(ctx, w, w.run.Adopted || w.row.Claim != nil)
 		switch {
 		case err != nil:
 			return err

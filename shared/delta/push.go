@@ -258,6 +258,10 @@ func (e *Engine) prepare(ctx context.Context, w *work) error {
 	if errors.Is(err, desk.ErrNotFound) && w.it.Event == desk.Deleted {
 		rec, err = desk.Record{Ref: w.ref, Event: desk.Deleted, Stamp: w.it.Stamp, Began: w.it.Stamp.At}, nil
 	}
+	if errors.Is(err, desk.ErrNotFound) && !e.SourceSide.SeesDeletes && e.waitedOut(w) {
+		// Such a desk says nothing of deletions, and no replica can be behind any more: it was deleted after it was listed.
+		rec, err = desk.Record{Ref: w.ref, Event: desk.Deleted, Stamp: w.it.Stamp, Began: w.row.Attempts.Since}, nil
+	}
 	if errors.Is(err, desk.ErrNotFound) {
 		// It was listed, so it may just not be visible yet. It is never taken for an empty or deleted ticket.
 		return fmt.Errorf("read %s: %w: %w", w.ref, errNotYet, err)
@@ -325,6 +329,13 @@ func (e *Engine) prepare(ctx context.Context, w *work) error {
 		w.later = CreateOnly
 	}
 	return nil
+}
+
+// waitedOut tells whether this run has looked for a record as often as it looks for any, for longer than the source may be
+// behind what it lists.
+func (e *Engine) waitedOut(w *work) bool {
+	a := w.row.Attempts
+	return a.Run == w.run.ID && a.N >= maxAttempts-1 && e.Now().Sub(a.Since) > e.SourceSide.ListLag+e.Skew
 }
 
 // follow turns the work towards the record that ref was merged into.
@@ -474,6 +485,9 @@ func (e *Engine) settle(ctx context.Context, w *work) (verdict, error) {
 		v = verdict{act: tryAgain, delay: max(time.Second<<n, e.SourceSide.ListLag)}
 		if n >= maxAttempts {
 			v.act = fail
+			if errors.Is(err, desk.ErrNotFound) && !e.SourceSide.SeesDeletes && !quiet {
+				v = verdict{act: tryAgain, delay: max(time.Minute, e.SourceSide.ListLag+e.Skew)}
+			}
 		}
 	}
 	if v.act == fail && desk.Class(err) == desk.ErrTransient && !errors.Is(err, errNotYet) { //nolint:errorlint // Class answers with the bare sentinel
@@ -492,7 +506,11 @@ func (e *Engine) settle(ctx context.Context, w *work) (verdict, error) {
 	switch v.act {
 	case tryAgain:
 		row, err := update(ctx, e, e.ledgerKey(w.ref), func(r *ledgerRow) error {
-			r.Attempts = attempts{Run: w.run.ID, N: n}
+			since := e.Now().UTC()
+			if r.Attempts.Run == w.run.ID {
+				since = r.Attempts.Since
+			}
+			r.Attempts = attempts{Run: w.run.ID, N: n, Since: since}
 			return nil
 		})
 		w.row = row

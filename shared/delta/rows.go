@@ -54,6 +54,9 @@ type state struct {
 	Target  string                 `json:"target,omitempty"`
 	Scopes  map[string]scopeState  `json:"scopes,omitempty"`
 	Windows map[string]windowState `json:"windows,omitempty"`
+	// Adopted: a run has adopted what was in the target already. A ledger that was new or restored then may still lack what
+	// that run did not see (a ticket that was out of scope or deleted that day), so every create looks first from then on.
+	Adopted bool `json:"adopted,omitempty"`
 	// Lanes maps a lane ("window/main", "full/all") to its active run: invariant 7.
 	Lanes map[string]lane `json:"lanes,omitempty"`
 }
@@ -61,6 +64,8 @@ type state struct {
 type lane struct {
 	Run       string `json:"run"`
 	Exclusive bool   `json:"exclusive,omitempty"`
+	// Begin is the run as it began: whoever does not find its row writes it from here.
+	Begin *Run `json:"begin,omitempty"`
 }
 
 type scopeState struct {
@@ -96,8 +101,10 @@ type Run struct {
 	Filter desk.Scope `json:"filter"`
 	Mode   Mode       `json:"mode"`
 	Dry    bool       `json:"dry,omitempty"`
-	// Adopt makes every create look in the target first.
-	Adopt bool `json:"adopt,omitempty"`
+	// Adopt makes the run look at every record in the target, for a new or restored ledger; Adopted makes every create look
+	// there first.
+	Adopt   bool `json:"adopt,omitempty"`
+	Adopted bool `json:"adopted,omitempty"`
 	// Since is set when an operator re-reads a past range; such a run moves no cutoff.
 	Since   time.Time   `json:"since,omitzero"`
 	Config  string      `json:"config"`
@@ -258,6 +265,8 @@ type claim struct {
 type attempts struct {
 	Run string `json:"run,omitempty"`
 	N   int    `json:"n,omitempty"`
+	// Since is when the first one was.
+	Since time.Time `json:"since,omitzero"`
 }
 
 type last struct {

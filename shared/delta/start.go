@@ -34,10 +34,22 @@ type Request struct {
 // further; resumed tells). Everything that can be wrong is found out before the first write: a *Refusal says why the run
 // may not begin, other errors are those of the desks and the store.
 //
-// The source's mark is taken before anything is read, and the run row is written before the lane points to it. So whatever
-// changes while the run lists and reads comes after the mark, and is listed by the next delta: nothing falls between a run
-// and its successor.
+// The source's mark is taken before anything is read. So whatever changes while the run lists and reads comes after the mark,
+// and is listed by the next delta: nothing falls between a run and its successor. The lane is taken before the run's row is
+// written, and holds all that the row begins with: cut off in between, whoever comes next writes the row, and no run is left
+// behind that nobody ends.
+//
+// Two that begin at the same moment (two windows have one schedule) meet at the state row: one of them looks again.
 func (e *Engine) Start(ctx context.Context, q Request) (run Run, resumed bool, err error) {
+	for {
+		run, resumed, err = e.start(ctx, q)
+		if !errors.Is(err, ErrStale) || ctx.Err() != nil {
+			return run, resumed, err
+		}
+	}
+}
+
+func (e *Engine) start(ctx context.Context, q Request) (run Run, resumed bool, err error) {
 	run, err = e.plan(q)
 	if err != nil {
 		return Run{}, false, err
@@ -50,6 +62,7 @@ func (e *Engine) Start(ctx context.Context, q Request) (run Run, resumed bool, e
 	if err := e.sameDesks(st); err != nil {
 		return Run{}, false, err
 	}
+	run.Adopted = st.Adopted || q.Adopt
 	if !q.Dry {
 		if active, ok := st.Lanes[run.Lane]; ok && !q.Restart {
 			if run.Kind == Full && !q.Continue {
@@ -87,23 +100,23 @@ func (e *Engine) Start(ctx context.Context, q Request) (run Run, resumed bool, e
 		}
 	}
 	run.ID, run.Started, run.Status = e.NewID(), e.Now().UTC(), Running
-	if run.version, err = e.put(ctx, e.runKey(run.ID), 0, run); err != nil {
-		return Run{}, false, err
+	var replaced string
+	if !q.Dry {
+		// With this write the run exists for everybody. If the state moved since it was read above, somebody else started
+		// something: look again.
+		st.Source, st.Target, st.Adopted = e.SourceID, e.TargetID, run.Adopted
+		replaced = e.occupy(&st, run, q.Restart)
+		if _, err = e.put(ctx, e.stateKey(), version, st); err != nil {
+			return Run{}, false, err
+		}
+	}
+	if run.version, err = e.put(ctx, e.runKey(run.ID), 0, run); errors.Is(err, ErrStale) {
+		run, err = e.run(ctx, run.ID) // somebody found the lane, and wrote it
+	}
+	if err != nil {
+		return Run{}, false, fmt.Errorf("begin run %s: %v", run.ID, err) //nolint:errorlint // it is not for Start to look again
 	}
 	e.Log.Info("run started", "run", run.ID, "kind", run.Kind, "window", run.Window, "scope", run.Scope, "mode", run.Mode, "dry", run.Dry)
-	if q.Dry {
-		return run, false, nil
-	}
-	// From here on the run exists for everybody. If the state moved since it was read above, somebody else started
-	// something: look again.
-	st.Source, st.Target = e.SourceID, e.TargetID
-	replaced := e.occupy(&st, run, q.Restart)
-	if _, err = e.put(ctx, e.stateKey(), version, st); errors.Is(err, ErrStale) {
-		_ = e.abandon(ctx, run.ID, "another run began at the same moment")
-		return Run{}, false, refuse("another run began at the same moment; look with `deltadesk status` and try again")
-	} else if err != nil {
-		return Run{}, false, err
-	}
 	if replaced != "" {
 		if err := e.abandon(ctx, replaced, "restarted as "+run.ID); err != nil {
 			return Run{}, false, err
@@ -237,7 +250,7 @@ func (e *Engine) occupy(st *state, run Run, restart bool) (replaced string) {
 		st.Lanes = map[string]lane{}
 	}
 	replaced = st.Lanes[run.Lane].Run
-	st.Lanes[run.Lane] = lane{Run: run.ID, Exclusive: run.Kind == Full && restart}
+	st.Lanes[run.Lane] = lane{Run: run.ID, Exclusive: run.Kind == Full && restart, Begin: &run}
 	if run.Kind == Full {
 		if st.Scopes == nil {
 			st.Scopes = map[string]scopeState{}
@@ -275,6 +288,7 @@ func (e *Engine) reopen(ctx context.Context, st state, version int64, q Run) (Ru
 		if digestJSON(r.Filter) != digestJSON(q.Filter) {
 			return refuse("scope %q means something else than when full run %s began; read everything again: --restart", q.Scope, id)
 		}
+		r.Adopted = r.Adopted || st.Adopted
 		r.Status, r.Why, r.Stop, r.Ended, r.Forgiven, r.Config = Running, "", "", time.Time{}, sums.total.Failed, e.mig.Hash
 		return nil
 	})
@@ -284,7 +298,7 @@ func (e *Engine) reopen(ctx context.Context, st state, version int64, q Run) (Ru
 	if st.Lanes == nil {
 		st.Lanes = map[string]lane{}
 	}
-	st.Lanes[q.Lane] = lane{Run: id}
+	st.Lanes[q.Lane] = lane{Run: id, Begin: &old}
 	if _, err := e.put(ctx, e.stateKey(), version, st); err != nil {
 		return Run{}, false, err
 	}
@@ -345,10 +359,30 @@ func (e *Engine) run(ctx context.Context, id string) (Run, error) {
 		return r, err
 	}
 	if v == 0 {
-		return r, refuse("there is no run %s", id)
+		return e.begun(ctx, id)
 	}
 	r.version = v
 	return r, nil
+}
+
+// begun returns a run that has its lane and not its row yet, and writes the row.
+func (e *Engine) begun(ctx context.Context, id string) (Run, error) {
+	var st state
+	if _, err := e.get(ctx, e.stateKey(), &st); err != nil {
+		return Run{}, err
+	}
+	for _, l := range st.Lanes {
+		if l.Run == id && l.Begin != nil {
+			r := *l.Begin
+			v, err := e.put(ctx, e.runKey(id), 0, r)
+			if errors.Is(err, ErrStale) {
+				return e.run(ctx, id)
+			}
+			r.version = v
+			return r, err
+		}
+	}
+	return Run{}, refuse("there is no run %s", id)
 }
 
 func scopeDigest(s desk.Scope) string { return digestJSON(s) }

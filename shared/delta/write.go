@@ -47,7 +47,7 @@ func (e *Engine) carryOut(ctx, intake context.Context, w *work) error {
 		if err := e.fence(ctx, w); err != nil {
 			return e.release(ctx, w, err)
 		}
-		id, how, err := e.find(ctx, w, w.run.Adopt || w.takenOver)
+		id, how, err := e.find(ctx, w, w.run.Adopted || w.takenOver)
 		if err != nil {
 			return e.release(ctx, w, err)
 		}
@@ -95,7 +95,7 @@ func (e *Engine) claim(ctx context.Context, w *work, intent map[desk.Field]base)
 	now := e.Now().UTC()
 	row.Claim = &claim{
 		By: e.NewID(), Session: e.Session, At: now, Create: row.Target == "", Intent: intent, Answered: w.answered(),
-		Until: now.Add(e.Timeout + e.TargetSide.Settle + e.TargetSide.FindLag),
+		Until: now.Add(e.Timeout + e.TargetSide.Settle + e.TargetSide.FindLag + e.Skew),
 	}
 	version, err := e.put(ctx, e.ledgerKey(w.ref), w.row.version, row)
 	if err != nil {
@@ -140,7 +140,7 @@ func (e *Engine) release(ctx context.Context, w *work, cause error) error {
 
 // doubt leaves the claim standing after an error that leaves open whether a write took effect.
 func (e *Engine) doubt(ctx context.Context, w *work, cause error) error {
-	return e.unclaim(ctx, w, cause, e.Now().Add(e.TargetSide.Settle+e.TargetSide.FindLag))
+	return e.unclaim(ctx, w, cause, e.Now().Add(e.TargetSide.Settle+e.TargetSide.FindLag+e.Skew))
 }
 
 func (e *Engine) unclaim(ctx context.Context, w *work, cause error, until time.Time) error {

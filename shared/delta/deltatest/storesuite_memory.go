@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"slices"
 	"strings"
 	"sync"
@@ -349,4 +350,50 @@ func (q *memoryQueue) Receive(ctx context.Context, max int) ([]delta.Message, er
 		case <-due:
 		}
 	}
+}
+
+// Snapshot is what the rows were at a moment, as a backup of the table.
+type Snapshot struct{ parts map[string][]delta.Row }
+
+// Snapshot takes a backup of the rows.
+func (m *Memory) Snapshot() *Snapshot {
+	m.rows.mu.Lock()
+	defer m.rows.mu.Unlock()
+	s := &Snapshot{map[string][]delta.Row{}}
+	for part, rows := range m.rows.parts {
+		s.parts[part] = slices.Clone(rows) // rows are never changed in place
+	}
+	return s
+}
+
+// Restore brings the rows back to what they were. Versions go on rising, so that nobody who read a row before writes over it.
+func (m *Memory) Restore(s *Snapshot) {
+	m.rows.mu.Lock()
+	defer m.rows.mu.Unlock()
+	m.rows.parts = map[string][]delta.Row{}
+	for part, rows := range s.parts {
+		m.rows.parts[part] = slices.Clone(rows)
+	}
+}
+
+// Each goes over the rows of a partition, in order.
+func (m *Memory) Each(part string) iter.Seq[delta.Row] {
+	m.rows.mu.Lock()
+	rows := slices.Clone(m.rows.parts[part])
+	m.rows.mu.Unlock()
+	return slices.Values(rows)
+}
+
+// Parts goes over the partitions whose name begins with prefix, in order.
+func (m *Memory) Parts(prefix string) iter.Seq[string] {
+	m.rows.mu.Lock()
+	defer m.rows.mu.Unlock()
+	var parts []string
+	for part, rows := range m.rows.parts {
+		if strings.HasPrefix(part, prefix) && len(rows) > 0 {
+			parts = append(parts, part)
+		}
+	}
+	slices.Sort(parts)
+	return slices.Values(parts)
 }

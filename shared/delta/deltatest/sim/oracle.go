@@ -1,0 +1,514 @@
+package sim
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/deltadesk/deltadesk/shared/delta"
+	"github.com/deltadesk/deltadesk/shared/desk"
+)
+
+// judge says what must have come of it, from the histories that both desks keep and from what people were asked. It knows
+// nothing of how the engine decides.
+func (w *world) judge() {
+	o := &oracle{w: w, held: map[desk.Ref]delta.Held{}}
+	w.must(w.operator(func(ctx context.Context, e *delta.Engine) error {
+		hs, err := e.HeldRecords(ctx)
+		for _, h := range hs {
+			o.held[h.Ref] = h
+		}
+		if err != nil {
+			return err
+		}
+		o.ended(ctx, e)
+		return nil
+	}))
+	for _, s := range w.src.order {
+		if s.ref.Kind == desk.Ticket {
+			o.ticket(s)
+		}
+	}
+	o.people()
+	for _, t := range w.dst.order {
+		if t.ref.Kind == desk.Ticket {
+			o.overwritten(t)
+		}
+	}
+	if w.p.logs && leaks(w.log.Bytes()) {
+		w.violate("leaked", "the log holds a customer's words")
+	}
+}
+
+type oracle struct {
+	w    *world
+	held map[desk.Ref]delta.Held
+}
+
+func (o *oracle) inScope(group string) bool {
+	p := o.w.p
+	switch {
+	case !p.apart:
+		return true
+	case p.apartB && group == "Billing":
+		return true
+	}
+	return group == "Support" || group == "Sales"
+}
+
+// mapped is what a value of the source is in the target.
+func (o *oracle) mapped(f desk.Field, v string) string {
+	w := o.w
+	switch {
+	case f == desk.Status:
+		return statuses(w.oldRules)[v]
+	case f == colour && w.dst.t.upper:
+		return strings.ToUpper(v)
+	}
+	return v
+}
+
+var comparedFields = []desk.Field{desk.Subject, desk.Status, desk.Priority, colour, desk.Group, desk.Tags}
+
+// ticket compares one ticket of the source with what is in the target.
+func (o *oracle) ticket(s *record) {
+	w := o.w
+	v := s.now()
+	var all, live []*record
+	for _, t := range w.dst.order {
+		if t.source == s.ref {
+			all = append(all, t)
+			if t.live() {
+				live = append(live, t)
+			}
+		}
+	}
+	if len(live) > 1+w.recreated[s.ref] {
+		w.violate("doubled", "%s is %d times in the target: %s", s.ref, len(live), refs(live))
+	}
+	h, isHeld := o.held[s.ref]
+	if isHeld && (h.Doubt != "" || h.Gone) {
+		w.occur("end/in doubt")
+		return
+	}
+	if v.into != "" {
+		return // it lives on in another one
+	}
+	if v.gone || v.spam {
+		o.event(s, all)
+		return
+	}
+	if !o.inScope(text(v.fields[desk.Group])) {
+		w.occur("end/out of scope")
+		return
+	}
+	if len(all) == 0 {
+		w.violate("lost", "%s never arrived", s.ref)
+		return
+	}
+	if len(live) == 0 {
+		o.elsewhere(s, all)
+		return
+	}
+	t := live[len(live)-1] // where a person said: create it again, the later one counts
+	for _, f := range comparedFields {
+		if why := o.field(s, t, f, h); why != "" {
+			w.violate("lost", "%s %s of %s: the source says %q, the target %s says %q: %s\n%s", s.ref, f, s.ref, o.mapped(f, text(v.fields[f])), t.ref, text(t.now().fields[f]), why, o.history(s, t, f))
+		}
+	}
+	o.links(s, t)
+	o.thread(s, t, h)
+}
+
+func refs(rs []*record) string {
+	var out []string
+	for _, r := range rs {
+		out = append(out, r.ref.ID)
+	}
+	return strings.Join(out, ", ")
+}
+
+func (o *oracle) history(s, t *record, f desk.Field) string {
+	var b strings.Builder
+	type line struct {
+		no   int
+		text string
+	}
+	var ls []line
+	for side, r := range map[string]*record{"source": s, "target": t} {
+		for _, e := range r.hist[f] {
+			ls = append(ls, line{e.no, fmt.Sprintf("    %s %s by %s: %q → %q", e.at.Format("02 15:04:05.000"), side, e.by, e.old, e.val)})
+		}
+	}
+	for _, d := range o.w.decisions {
+		if d.ref == s.ref && d.field == f {
+			ls = append(ls, line{d.no, fmt.Sprintf("    decided: %s, %q", d.choice, d.value)})
+		}
+	}
+	slices.SortFunc(ls, func(a, b line) int { return a.no - b.no })
+	for _, l := range ls {
+		b.WriteString(l.text + "\n")
+	}
+	return b.String()
+}
+
+// changesOf is the history of a field without what changed nothing: writes of what was there, and what the desk's own
+// automation moved and the same write put back.
+func changesOf(r *record, f desk.Field) []edit {
+	var out []edit
+	for _, e := range r.hist[f] {
+		n := len(out)
+		switch {
+		case e.val == e.old && e.old != "":
+		case n > 0 && e.by == migration && out[n-1].by == automation && out[n-1].old == e.val && out[n-1].at.Equal(e.at):
+			out = out[:n-1]
+		default:
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+func lastChange(r *record, f desk.Field) (last edit, ok bool) {
+	hist := changesOf(r, f)
+	if len(hist) == 0 {
+		return edit{}, false
+	}
+	return hist[len(hist)-1], true
+}
+
+func (o *oracle) decisionsOn(ref desk.Ref, f desk.Field) []decided {
+	var out []decided
+	for _, d := range o.w.decisions {
+		if d.ref == ref && d.field == f {
+			out = append(out, d)
+		}
+	}
+	return out
+}
+
+// field says what is wrong with a field of the target, if anything is.
+func (o *oracle) field(s, t *record, f desk.Field, h delta.Held) string {
+	w := o.w
+	want, got := o.mapped(f, text(s.now().fields[f])), text(t.now().fields[f])
+	if got == want {
+		w.occur("end/equal")
+		return ""
+	}
+	for _, x := range h.Fields {
+		if x.Field == f {
+			w.occur("end/held")
+			return ""
+		}
+	}
+	last, _ := lastChange(t, f)
+	var written edit // what the migration wrote last
+	for _, e := range changesOf(t, f) {
+		if e.by == migration && !e.event {
+			written = e
+		}
+	}
+	policy := w.mig.ConflictField[f]
+	ds := o.decisionsOn(s.ref, f)
+	switch last.by {
+	case people, automation:
+		switch {
+		case want == written.val:
+			w.occur("end/kept")
+			return ""
+		case policy == delta.TargetWins:
+			w.occur("end/target wins")
+			return ""
+		case len(ds) > 0 && ds[len(ds)-1].choice == delta.ChooseTarget && ds[len(ds)-1].value == got && !o.sourceMoved(s, f, ds[len(ds)-1].no):
+			w.occur("end/decided")
+			return ""
+		}
+		return "both sides changed it, and nobody was asked"
+	case migration:
+		for _, d := range ds {
+			if d.value == got && !o.sourceMoved(s, f, d.no) {
+				w.occur("end/decided")
+				return ""
+			}
+		}
+		return "what the source says now never arrived"
+	}
+	return "nobody ever set it"
+}
+
+// sourceMoved tells whether the source changed the field after a moment.
+func (o *oracle) sourceMoved(s *record, f desk.Field, no int) bool {
+	return slices.ContainsFunc(s.hist[f], func(e edit) bool { return e.no > no && e.val != e.old })
+}
+
+// links looks whether what a ticket refers to is drawn in the target as far as it is there.
+func (o *oracle) links(s, t *record) {
+	w := o.w
+	have := t.now().fields[desk.LinkRefersTo]
+	for _, id := range s.now().fields[desk.LinkRefersTo] {
+		other := w.src.records[desk.Ref{Kind: desk.Ticket, ID: id}]
+		if other == nil {
+			continue
+		}
+		other = w.src.survivor(other)
+		if other == s || !other.live() {
+			continue
+		}
+		var there []string
+		for _, x := range w.dst.order {
+			if x.source == other.ref && x.live() {
+				there = append(there, x.ref.ID)
+			}
+		}
+		if len(there) == 0 {
+			continue
+		}
+		if !slices.ContainsFunc(have, func(v string) bool {
+			r := w.dst.records[desk.Ref{Kind: desk.Ticket, ID: v}]
+			return r != nil && slices.Contains(there, w.dst.survivor(r).ref.ID)
+		}) {
+			w.violate("lost", "%s refers to %s, and in the target %s refers to %v, not to %v", s.ref, id, t.ref.ID, have, there)
+		}
+	}
+}
+
+// thread compares entries, their order and their files.
+func (o *oracle) thread(s, t *record, h delta.Held) {
+	w := o.w
+	at := map[string][]int{}
+	for i, en := range t.now().entries {
+		if en.by == migration {
+			at[en.marker] = append(at[en.marker], i)
+		}
+	}
+	for m, is := range at {
+		if len(is) > 1 && w.recreated[s.ref] == 0 {
+			w.violate("doubled", "entry %s is %d times in target %s of %s", m, len(is), t.ref.ID, s.ref)
+		}
+	}
+	prev, order := -1, len(s.now().aliases) == 0
+	for _, en := range s.now().entries {
+		is := at["acme/"+en.id]
+		if len(is) == 0 {
+			w.violate("lost", "entry %s of %s is not in target %s", en.id, s.ref, t.ref.ID)
+			continue
+		}
+		got := t.now().entries[is[0]]
+		if order && is[0] < prev && w.dst.t.markers {
+			w.violate("lost", "entry %s of %s is out of order in target %s", en.id, s.ref, t.ref.ID)
+		}
+		prev = is[0]
+		if asked := false; len(h.Entries) > 0 {
+			for _, x := range h.Entries {
+				asked = asked || x.Entry == en.id
+			}
+			if asked {
+				w.occur("end/entry held")
+				continue
+			}
+		}
+		same := got.body == en.body && got.public == en.public && len(got.files) == len(en.files)
+		for i := range en.files {
+			same = same && got.files[i].content == en.files[i].content && got.files[i].name == en.files[i].name
+		}
+		if !same && !slices.ContainsFunc(w.decisions, func(d decided) bool { return d.ref == s.ref && d.field == "" }) {
+			w.violate("lost", "entry %s of %s differs in target %s: %q public=%v %d files, want %q public=%v %d files", en.id, s.ref, t.ref.ID, got.body, got.public, len(got.files), en.body, en.public, len(en.files))
+		}
+	}
+}
+
+// elsewhere is a ticket whose target was merged or deleted by the target's people, or by us.
+func (o *oracle) elsewhere(s *record, all []*record) {
+	w := o.w
+	for _, t := range all {
+		end := w.dst.survivor(t)
+		if end.now().gone {
+			continue
+		}
+		w.occur("end/merged by the target's people")
+		at := map[string]int{}
+		for _, en := range end.now().entries {
+			at[en.marker]++
+		}
+		for _, en := range s.now().entries {
+			if at["acme/"+en.id] == 0 {
+				w.violate("lost", "entry %s of %s is not in %s, into which its target %s was merged", en.id, s.ref, end.ref.ID, t.ref.ID)
+			}
+		}
+		return
+	}
+	w.occur("end/deleted in the target")
+	t := w.dst.survivor(all[len(all)-1])
+	if w.mig.OnTargetGone == delta.IgnoreGone || !o.changedSince(s, t.goneAt()) {
+		return
+	}
+	w.violate("lost", "%s changed after its target %s was deleted, is neither held nor there again (policy %s)", s.ref, t.ref.ID, w.mig.OnTargetGone)
+}
+
+// event looks at what became of a ticket that was deleted or is spam in the source.
+func (o *oracle) event(s *record, all []*record) {
+	w := o.w
+	v := s.now()
+	policy := w.mig.OnDeleted
+	if !v.gone {
+		policy = w.mig.OnSpam
+	}
+	if v.gone && w.src.t.hides {
+		return // such a source does not tell; a census finds it
+	}
+	if len(all) == 0 || w.restored {
+		return
+	}
+	t := all[len(all)-1]
+	if !t.live() {
+		return
+	}
+	switch policy {
+	case delta.Mirror:
+		w.violate("lost", "%s is gone in the source, and target %s is still there (policy mirror)", s.ref, t.ref.ID)
+	case delta.Close:
+		if last, ok := lastChange(t, desk.Status); ok && last.by == migration && last.val != w.mig.ClosedStatus {
+			w.violate("lost", "%s is gone in the source, and target %s is %q (policy close)\n%s", s.ref, t.ref.ID, last.val, o.history(s, t, desk.Status))
+		}
+	case delta.Tag:
+		if last, ok := lastChange(t, desk.Tags); ok && last.by == migration && !strings.Contains(last.val, w.mig.EventTag) {
+			w.violate("lost", "%s is gone in the source, and target %s has no tag that says so: %q", s.ref, t.ref.ID, last.val)
+		}
+	case delta.Ignore:
+	}
+	w.occur("end/event " + string(policy))
+}
+
+// people's entries in the target are as they were written.
+func (o *oracle) people() {
+	for _, x := range o.w.dst.said {
+		t := o.w.dst.survivor(x.in)
+		if t.now().gone {
+			continue
+		}
+		if !slices.ContainsFunc(t.now().entries, func(en entry) bool { return en.id == x.en.id && en.body == x.en.body && en.public == x.en.public }) {
+			o.w.violate("overwritten", "entry %s, which people wrote in the target, is not in %s as they wrote it", x.en.id, t.ref)
+		}
+	}
+}
+
+// overwritten goes through what the migration wrote over the work of people.
+func (o *oracle) overwritten(t *record) {
+	w := o.w
+	s := w.src.records[t.source]
+	if s == nil {
+		return
+	}
+	for f := range t.hist {
+		hist := changesOf(t, f)
+		for i, e := range hist {
+			if i == 0 || e.by != migration || e.event || hist[i-1].by != people {
+				continue
+			}
+			prev := hist[i-1]
+			if why := o.excuse(s, f, prev, e); why != "" {
+				w.occur("write/over people's work: " + why)
+				continue
+			}
+			w.violate("overwritten", "%s of target %s: people had set %q, the migration wrote %q\n%s", f, t.ref.ID, prev.val, e.val, o.history(s, t, f))
+		}
+	}
+}
+
+// excuse says why the migration was right to write e over what people wrote before.
+func (o *oracle) excuse(s *record, f desk.Field, prev, e edit) string {
+	w := o.w
+	if w.mig.ConflictField[f] == delta.SourceWins {
+		return "policy"
+	}
+	for _, d := range o.decisionsOn(s.ref, f) {
+		if d.no > prev.no && d.no < e.no && d.choice != delta.ChooseTarget && d.target == prev.val && (d.value == e.val || o.norm(f, d.value) == e.val) {
+			return "decision"
+		}
+	}
+	// Both sides had come to say the same.
+	if o.mapped(f, o.sourceAt(s, f, prev.no)) == prev.val {
+		return "both said the same"
+	}
+	for _, x := range s.hist[f] {
+		if x.no > prev.no && x.no < e.no && o.mapped(f, x.val) == prev.val {
+			return "both said the same"
+		}
+	}
+	if !w.dst.t.lock && prev.at.After(e.seen) {
+		return "race" // this desk cannot be asked to write only what nobody has touched
+	}
+	return ""
+}
+
+func (o *oracle) norm(f desk.Field, v string) string {
+	if f == colour && o.w.dst.t.upper {
+		return strings.ToUpper(v)
+	}
+	return v
+}
+
+func (o *oracle) sourceAt(s *record, f desk.Field, no int) string {
+	v := ""
+	for _, x := range s.hist[f] {
+		if x.no < no {
+			v = x.val
+		}
+	}
+	return v
+}
+
+// changedSince tells whether a ticket of the source changed after a moment.
+func (o *oracle) changedSince(s *record, no int) bool {
+	for _, h := range s.hist {
+		if slices.ContainsFunc(h, func(e edit) bool { return e.no > no && e.val != e.old }) {
+			return true
+		}
+	}
+	return false
+}
+
+// ended looks whether everything that began has come to an end.
+func (o *oracle) ended(ctx context.Context, e *delta.Engine) {
+	w := o.w
+	st, err := e.Status(ctx)
+	w.must(err)
+	for _, r := range st.Runs {
+		if !r.Status.Ended() {
+			w.violate("stuck", "run %s (%s) is %s at the end: %s", r.ID, r.Kind, r.Status, r.Why)
+		}
+	}
+	for _, win := range st.Windows {
+		if win.Active != "" {
+			w.violate("stuck", "window %s is still taken by run %s", win.Name, win.Active)
+		}
+	}
+	for part := range w.store.Parts("led/") {
+		for row := range w.store.Each(part) {
+			if row.Sort != "row" {
+				continue
+			}
+			var l struct {
+				Claim *struct{ By string } `json:"claim"`
+				Held  bool
+			}
+			if err := json.Unmarshal(row.Body, &l); err != nil {
+				w.violate("miscounted", "ledger row %s is damaged: %v", part, err)
+			}
+			if l.Claim != nil && !l.Held {
+				w.violate("stuck", "ledger row %s is still claimed at the end", part)
+			}
+		}
+	}
+	for part := range w.store.Parts("due/") {
+		for row := range w.store.Each(part) {
+			why := between(row.Body, `"why":"`, `"`)
+			w.occur("end/due " + why)
+			if why != "held" && why != "mode" {
+				w.violate("stuck", "%s %s is still due at the end: %s", part, row.Sort, why)
+			}
+		}
+	}
+}

@@ -1,0 +1,469 @@
+package sim
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/deltadesk/deltadesk/shared/delta"
+	"github.com/deltadesk/deltadesk/shared/desk"
+	"github.com/deltadesk/deltadesk/shared/report"
+)
+
+// task is a run that somebody wants, until it has come to an end.
+type task struct {
+	q       delta.Request
+	id      string
+	proc    *proc
+	done    bool
+	status  delta.Status
+	refused string
+	again   int
+	from    time.Time // not before
+}
+
+// play is the whole migration: a full run of both scopes, rounds of deltas, and a last delta when all is calm.
+func (w *world) play(script []event) {
+	w.settleIn()
+	full := func(scope string) *task { return &task{q: delta.Request{Kind: delta.Full, Scope: scope}} }
+	w.gap(0, script)
+	if w.roll.IntN(2) == 0 {
+		w.phase(0, script, full("all"), full("support"))
+	} else {
+		w.phase(0, script, full("all"))
+		w.phase(-1, nil, full("support"))
+	}
+	for round := 1; round <= w.p.rounds && len(w.bad) == 0; round++ {
+		w.gap(round, script)
+		w.phase(round, script, w.deltas()...)
+	}
+	if len(w.bad) == 0 {
+		w.rest()
+	}
+}
+
+// deltas are one of each window, mostly at the same time, each after what it needs.
+func (w *world) deltas() []*task {
+	a := &task{q: delta.Request{Kind: delta.Delta, Window: "main"}}
+	b := &task{q: delta.Request{Kind: delta.Delta, Window: "support"}}
+	if w.roll.IntN(2) == 0 {
+		a, b = b, a
+	}
+	b.from = w.now.Add(time.Duration(w.roll.IntN(4)) * 3 * time.Minute)
+	return []*task{a, b}
+}
+
+// rest is the end: people and faults come to rest, and one more delta of each window follows.
+func (w *world) rest() {
+	w.say("people and faults come to rest")
+	w.calm = true
+	w.armed, w.due = nil, nil
+	clear(w.down)
+	clear(w.revoked)
+	clear(w.poison)
+	w.pass(2 * time.Hour)
+	w.renew()
+	w.phase(-1, nil, w.deltas()...)
+	if len(w.bad) == 0 {
+		w.judge()
+	}
+}
+
+// gap is the time between two rounds.
+func (w *world) gap(n int, script []event) {
+	w.now = w.now.Add(time.Duration(1+w.roll.IntN(600)) * time.Minute)
+	for _, e := range script {
+		if e.phase == n && e.at < 0 {
+			w.happen(e, nil)
+			w.now = w.now.Add(time.Duration(w.roll.IntN(4000)) * time.Millisecond)
+		}
+	}
+	w.pass(time.Duration(w.roll.IntN(100)) * time.Second)
+	w.renew()
+}
+
+// phase carries runs to their ends while things happen.
+func (w *world) phase(n int, script []event, tasks ...*task) {
+	w.calls, w.due = 0, nil
+	for _, e := range script {
+		if e.phase == n && e.at >= 0 {
+			w.due = append(w.due, e)
+		}
+	}
+	began, calls := w.now, 0
+	w.run(func() bool {
+		calls++
+		done := true
+		for _, t := range tasks {
+			done = w.see(t) && done
+		}
+		if w.now.Sub(began) > 9*24*time.Hour || w.calls > 150_000 {
+			for _, t := range tasks {
+				if !t.done {
+					w.violate("stuck", "run %s (%s %s%s) has not ended after %s and %d calls", t.id, t.q.Kind, t.q.Window, t.q.Scope, w.now.Sub(began), w.calls)
+				}
+			}
+			return true
+		}
+		w.staff()
+		return done || len(w.bad) > 0
+	})
+	if w.loud {
+		w.say("phase %d: %d calls, %s", n, w.calls, w.now.Sub(began))
+	}
+	// The workers' processes end, between two batches or in the middle of one that nobody needs.
+	for len(w.procs) > 0 {
+		p := w.procs[0]
+		w.cur = p
+		p.stop()
+		w.cur = nil
+		w.remove(p)
+	}
+	for _, e := range w.due { // what people would have done meanwhile they do now
+		if e.what[0] != 'f' && e.what[0] != 'o' {
+			w.happen(e, nil)
+		}
+	}
+	w.due = nil
+	for _, t := range tasks {
+		w.account(t)
+	}
+}
+
+// see looks after one run: whether it has ended, and whether somebody is at work on it.
+func (w *world) see(t *task) bool {
+	if t.done {
+		return true
+	}
+	if t.proc == nil && !t.from.After(w.now) {
+		t.proc = w.spawn("planner", func(p *proc) { w.planner(p, t) })
+		if t.again++; t.again > 1 {
+			t.proc.wake = w.now.Add(time.Duration(1+w.roll.IntN(60)) * time.Second)
+		}
+	}
+	if t.proc == nil && len(w.procs) == 0 {
+		w.pass(t.from.Sub(w.now))
+	}
+	if t.proc != nil && !slices.Contains(w.procs, t.proc) {
+		t.proc = nil
+	}
+	return t.done
+}
+
+// planner starts a run and steps it on, as the tick and the command line do.
+func (w *world) planner(p *proc, t *task) {
+	ctx := context.Background()
+	for {
+		if t.id == "" {
+			r, resumed, err := p.engine.Start(ctx, t.q)
+			var no *delta.Refusal
+			switch {
+			case errors.As(err, &no):
+				if leaks([]byte(no.Why)) {
+					w.violate("leaked", "a refusal holds a customer's words: %s", no.Why)
+				}
+				w.say("refused: %s", no.Why)
+				w.occur("run/refused")
+				if t.q.Kind == delta.Full && !t.q.Continue && !t.q.Restart && t.again > 1 {
+					t.q.Continue = true // cut off after the run had begun: go on, as a person would
+					continue
+				}
+				if t.q.Restart && t.again < 40 { // others are at work: later
+					t.again++
+					p.sleep(time.Minute)
+					continue
+				}
+				t.done, t.refused = true, no.Why
+				return
+			case err != nil:
+				w.say("start: %v", err)
+				p.sleep(time.Duration(20+w.roll.IntN(40)) * time.Second)
+				continue
+			}
+			if resumed {
+				w.occur("run/resumed")
+			}
+			t.id = r.ID
+		}
+		prog, err := p.engine.Step(ctx, t.id)
+		var no *delta.Refusal
+		switch {
+		case errors.As(err, &no):
+			t.id = "" // another version of the migration file: the command goes on with it
+		case err != nil:
+			w.say("step: %v", err)
+		case prog.Run.Status.Ended():
+			t.status = prog.Run.Status
+			w.ended[t.id] = true
+			stopped := t.status == delta.Stopped || t.status == delta.Cancelled && prog.Run.Why == "the operator"
+			if t.q.Kind == delta.Full && stopped && t.again < 20 {
+				t.id, t.q.Continue, t.q.Restart = "", true, false
+				t.again++
+				w.occur("run/continued")
+				continue
+			}
+			t.done = true
+			return
+		}
+		p.sleep(time.Duration(10+w.roll.IntN(40)) * time.Second)
+	}
+}
+
+// decided is a decision that a person took.
+type decided struct {
+	no     int
+	ref    desk.Ref
+	field  desk.Field
+	choice delta.Choice
+	value  string // what the field is to say then
+	target string // what the target said when the question was put
+}
+
+// operate is what the operator does.
+func (w *world) operate(what string, r *rand.Rand) {
+	w.found["operator/"+what]++
+	switch what {
+	case "decide":
+		w.must(w.operator(func(ctx context.Context, e *delta.Engine) error { return w.decide(ctx, e, r) }))
+	case "cancel":
+		w.must(w.operator(func(ctx context.Context, e *delta.Engine) error {
+			if id := w.active(ctx, e, r); id != "" {
+				return e.Cancel(ctx, id, "the operator")
+			}
+			return nil
+		}))
+	case "snapshot":
+		w.snapshot = w.store.Snapshot()
+	case "restore the ledger":
+		if w.snapshot != nil {
+			w.restore()
+		}
+	case "another scope":
+		if w.p.apart && !w.p.apartB {
+			w.p.apartB = true
+			w.change(func(m *delta.Migration) { m.Scopes["support"] = groups("Support", "Billing") })
+			w.occur("operator/scope changed")
+		}
+	case "long pause":
+		w.now = w.now.Add(11 * 24 * time.Hour)
+		w.must(w.operator(func(ctx context.Context, e *delta.Engine) error {
+			for _, win := range []string{"main", "support"} {
+				if err := e.Extend(ctx, win, w.now.Add(9*24*time.Hour)); err != nil {
+					return err
+				}
+			}
+			return nil
+		}))
+	case "dry run", "verify", "one-off since", "restart", "another mapping":
+		// carried out by renew, when the runs of the phase are over
+		w.wanted = append(w.wanted, what)
+	}
+}
+
+func (w *world) must(err error) {
+	if err != nil {
+		w.violate("stuck", "the operator: %v", err)
+	}
+}
+
+// active is a run that is on.
+func (w *world) active(ctx context.Context, e *delta.Engine, r *rand.Rand) string {
+	o, err := e.Status(ctx)
+	w.must(err)
+	var ids []string
+	for _, run := range o.Runs {
+		if !run.Status.Ended() {
+			ids = append(ids, run.ID)
+		}
+	}
+	if len(ids) == 0 {
+		return ""
+	}
+	return one(r, ids)
+}
+
+// decide answers a few of the questions that are open.
+func (w *world) decide(ctx context.Context, e *delta.Engine, r *rand.Rand) error {
+	hs, err := e.HeldRecords(ctx)
+	if err != nil {
+		return err
+	}
+	for _, h := range hs {
+		if r.IntN(2) == 0 {
+			continue
+		}
+		d := delta.Decision{Choice: one(r, []delta.Choice{delta.ChooseSource, delta.ChooseTarget, delta.ChooseValue})}
+		var field desk.Field
+		var ent string
+		taken := decided{ref: h.Ref}
+		switch {
+		case h.Doubt != "" || h.Gone:
+			d.Choice = delta.ChooseCreate
+			if len(h.Candidates) > 0 && r.IntN(2) == 0 {
+				d.Choice, d.Value = delta.ChooseLink, desk.Value{one(r, h.Candidates)}
+			} else {
+				w.recreated[h.Ref]++
+			}
+		case len(h.Fields) > 0:
+			f := one(r, h.Fields)
+			field = f.Field
+			switch d.Choice {
+			case delta.ChooseSource:
+				taken.value = text(f.Source)
+			case delta.ChooseTarget:
+				taken.value = text(f.Target)
+			default:
+				d.Value = w.value(field, true, r)
+				taken.value = text(d.Value)
+			}
+			taken.field, taken.target = field, text(f.Target)
+		case len(h.Entries) > 0:
+			ent, d.Choice = one(r, h.Entries).Entry, delta.ChooseTarget
+		default:
+			continue
+		}
+		w.no++
+		taken.no, taken.choice = w.no, d.Choice
+		w.say("  decided %s %s%s: %s %q", h.Ref, field, ent, d.Choice, taken.value)
+		if err := e.Decide(ctx, h.Ref, field, ent, d); err != nil {
+			return err
+		}
+		w.decisions = append(w.decisions, taken)
+		w.occur("held/decided " + string(d.Choice))
+	}
+	return nil
+}
+
+// restore brings the ledger back to an earlier day, as from a backup of the table, and does what the runbook says then:
+// nothing that was on goes on, and full runs adopt what is in the target.
+func (w *world) restore() {
+	w.occur("operator/ledger restored")
+	w.store.Restore(w.snapshot)
+	w.restored, w.snapshot = true, nil
+	clear(w.rows)
+	clear(w.cutoffs)
+	w.q.ms = nil
+	w.must(w.operator(func(ctx context.Context, e *delta.Engine) error {
+		o, err := e.Status(ctx)
+		if err != nil {
+			return err
+		}
+		for _, r := range o.Runs {
+			if r.Status.Ended() {
+				continue
+			}
+			if err := e.Cancel(ctx, r.ID, "the ledger was restored"); err != nil {
+				return err
+			}
+			if _, err := e.Step(ctx, r.ID); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+	for _, scope := range []string{"all", "support"} {
+		w.phase(-1, nil, &task{q: delta.Request{Kind: delta.Full, Scope: scope, Restart: true, Adopt: true}})
+	}
+}
+
+// renew does what has to be done between the rounds: a full run where a scope means something else now, runs that look, and
+// what the operator wanted.
+func (w *world) renew() {
+	wanted := w.wanted
+	w.wanted = nil
+	if w.p.apartB && !w.found1("apartB") {
+		w.found["apartB"]++
+		w.phase(-1, nil, &task{q: delta.Request{Kind: delta.Full, Scope: "support"}})
+	}
+	for _, what := range wanted {
+		scope := []string{"all", "support"}[w.roll.IntN(2)]
+		switch what {
+		case "dry run":
+			w.dryRun(scope)
+		case "verify":
+			w.phase(-1, nil, &task{q: delta.Request{Kind: delta.Verify, Scope: scope}})
+		case "one-off since":
+			w.phase(-1, nil, &task{q: delta.Request{Kind: delta.Delta, Window: "main", Since: w.now.Add(-time.Duration(w.roll.IntN(72)) * time.Hour)}})
+		case "restart":
+			w.phase(-1, nil, &task{q: delta.Request{Kind: delta.Full, Scope: scope, Restart: true}})
+		case "another mapping":
+			w.remap()
+		}
+	}
+}
+
+func (w *world) found1(what string) bool { return w.found[what] > 0 }
+
+func (w *world) remap() {}
+
+// dryRun must not change anything anywhere.
+func (w *world) dryRun(scope string) {
+	before := w.dst.changes()
+	w.phase(-1, nil, &task{q: delta.Request{Kind: delta.Full, Scope: scope, Dry: true}})
+	if got := w.dst.changes(); got != before && !w.dst.t.automates {
+		w.violate("overwritten", "a dry run changed the target: %d changes", got-before)
+	}
+}
+
+func (d *simDesk) changes() int { return len(d.feed) }
+
+// account looks at what a run says of itself.
+func (w *world) account(t *task) {
+	if t.id == "" || !w.ended[t.id] {
+		return
+	}
+	w.must(w.operator(func(ctx context.Context, e *delta.Engine) error {
+		rep, err := e.Report(ctx, t.id)
+		if err != nil {
+			return err
+		}
+		body, err := json.Marshal(rep)
+		if err != nil {
+			return err
+		}
+		if leaks(body) {
+			w.violate("leaked", "the report of run %s holds a customer's words", t.id)
+		}
+		if err := report.Check(rep); err != nil {
+			w.violate("miscounted", "%v", err)
+		}
+		return nil
+	}))
+	w.tally(t)
+}
+
+// tally counts a run's plan and outcomes anew, from the rows alone, and compares.
+func (w *world) tally(t *task) {
+	type sums struct {
+		Listed, Dropped, Planned int
+		Sums                     *struct {
+			Planned, Created, Updated, Unchanged, Excluded, Held, Failed int
+		}
+	}
+	planned, listed, dropped, finished := 0, 0, 0, 0
+	for row := range w.store.Each("pages/acme/" + t.id) {
+		var s sums
+		if json.Unmarshal(row.Body, &s) != nil {
+			continue
+		}
+		planned += s.Planned
+		listed += s.Listed
+		dropped += s.Dropped
+		for range w.store.Each(fmt.Sprintf("out/acme/%s/%s", t.id, row.Sort)) {
+			finished++
+		}
+		if c := s.Sums; c != nil && c.Created+c.Updated+c.Unchanged+c.Excluded+c.Held+c.Failed != s.Planned {
+			w.violate("miscounted", "run %s page %s is sealed with %+v for %d planned", t.id, row.Sort, *c, s.Planned)
+		}
+	}
+	if listed != dropped+planned {
+		w.violate("miscounted", "run %s listed %d, dropped %d, planned %d", t.id, listed, dropped, planned)
+	}
+	if whole := t.status == delta.Verified || t.status == delta.Exceptions; finished > planned || whole && finished < planned {
+		w.violate("miscounted", "run %s planned %d and has %d outcomes", t.id, planned, finished)
+	}
+}
