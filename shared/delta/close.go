@@ -242,6 +242,9 @@ func (e *Engine) end(ctx context.Context, run *Run, s sums, status Status, why s
 		}
 		r.Usage = &all
 		r.Status, r.Why, r.Ended, r.Stop, r.Listed = status, why, e.Now().UTC(), "", run.Listed
+		if r.Ended.Before(r.Started) { // by another process's clock
+			r.Ended = r.Started
+		}
 		return nil
 	})
 	if err != nil {

@@ -46,7 +46,7 @@ func merge(k desk.Kind, bases map[desk.Field]base, source, target desk.Fields, d
 				continue
 			}
 		} else {
-			moved := t != b.tgt()
+			moved := t != b.tgt() || b.Kept // what was left to the target is still not what we wrote
 			switch {
 			case s == b.Src && moved:
 				m.Kept = append(m.Kept, f)

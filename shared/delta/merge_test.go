@@ -119,7 +119,8 @@ func TestBusyDelay(t *testing.T) {
 	for _, tc := range []struct{ age, left, want time.Duration }{
 		{0, 5 * time.Minute, 2 * time.Second},
 		{20 * time.Second, 5 * time.Minute, 10 * time.Second},
-		{4 * time.Minute, time.Minute, 30 * time.Second},
+		{4 * time.Minute, 20 * time.Minute, 2 * time.Minute},
+		{20 * time.Minute, 20 * time.Minute, 5 * time.Minute},
 		{4 * time.Minute, 3 * time.Second, 3 * time.Second},
 		{4 * time.Minute, 0, time.Second},
 	} {

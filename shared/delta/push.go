@@ -144,6 +144,7 @@ type work struct {
 	known  map[string]entryRow // entries that are in the target, with those of aliases
 	chunks int                 // rows of the thread that are full
 	fresh  []string            // entries added to known since the row was read
+	puts   map[desk.Field]string
 
 	held        Held // as it will be
 	heldBefore  Held
@@ -178,7 +179,7 @@ type busyError struct{ since, until time.Time }
 // delay is when to look again: soon, because a claim mostly ends within a second or two (two tickets of one new customer
 // meet at the customer), and less often the older it is.
 func (b busyError) delay(now time.Time) time.Duration {
-	d := min(max(now.Sub(b.since)/2, 2*time.Second), 30*time.Second)
+	d := min(max(now.Sub(b.since)/2, 2*time.Second), 5*time.Minute)
 	return max(min(d, b.until.Sub(now)), time.Second)
 }
 
@@ -260,7 +261,7 @@ func (e *Engine) prepare(ctx context.Context, w *work) error {
 	}
 	if errors.Is(err, desk.ErrNotFound) && !e.SourceSide.SeesDeletes && e.waitedOut(w) {
 		// Such a desk says nothing of deletions, and no replica can be behind any more: it was deleted after it was listed.
-		rec, err = desk.Record{Ref: w.ref, Event: desk.Deleted, Stamp: w.it.Stamp, Began: w.row.Attempts.Since}, nil
+		rec, err = desk.Record{Ref: w.ref, Event: desk.Deleted, Stamp: w.it.Stamp, Began: w.row.Attempts[w.run.ID].Since}, nil
 	}
 	if errors.Is(err, desk.ErrNotFound) {
 		// It was listed, so it may just not be visible yet. It is never taken for an empty or deleted ticket.
@@ -334,8 +335,8 @@ func (e *Engine) prepare(ctx context.Context, w *work) error {
 // waitedOut tells whether this run has looked for a record as often as it looks for any, for longer than the source may be
 // behind what it lists.
 func (e *Engine) waitedOut(w *work) bool {
-	a := w.row.Attempts
-	return a.Run == w.run.ID && a.N >= maxAttempts-1 && e.Now().Sub(a.Since) > e.SourceSide.ListLag+e.Skew
+	a := w.row.Attempts[w.run.ID]
+	return a.N >= maxAttempts-1 && e.Now().Sub(a.Since) > e.SourceSide.ListLag+e.Skew
 }
 
 // follow turns the work towards the record that ref was merged into.
@@ -469,10 +470,7 @@ func (e *Engine) settle(ctx context.Context, w *work) (verdict, error) {
 	case errors.Is(err, errLater):
 		return verdict{}, nil
 	}
-	n := 1
-	if w.row.Attempts.Run == w.run.ID {
-		n = w.row.Attempts.N + 1
-	}
+	n := w.row.Attempts[w.run.ID].N + 1
 	quiet := w.run.Dry || w.run.Kind == Verify // nothing is written, so attempts are counted in this process only
 	if quiet {
 		n = e.try(w.m)
@@ -506,11 +504,13 @@ func (e *Engine) settle(ctx context.Context, w *work) (verdict, error) {
 	switch v.act {
 	case tryAgain:
 		row, err := update(ctx, e, e.ledgerKey(w.ref), func(r *ledgerRow) error {
-			since := e.Now().UTC()
-			if r.Attempts.Run == w.run.ID {
-				since = r.Attempts.Since
+			a, tried := r.Attempts[w.run.ID]
+			if !tried {
+				a.Since = e.Now().UTC()
 			}
-			r.Attempts = attempts{Run: w.run.ID, N: n, Since: since}
+			a.N = n
+			r.Attempts = r.without("") // a copy
+			r.Attempts[w.run.ID] = a
 			return nil
 		})
 		w.row = row
@@ -527,7 +527,7 @@ func (e *Engine) settle(ctx context.Context, w *work) (verdict, error) {
 			return v, err
 		}
 		_, err := update(ctx, e, e.ledgerKey(w.ref), func(r *ledgerRow) error {
-			r.Attempts = attempts{}
+			r.Attempts = r.without(w.run.ID)
 			r.trace(Trace{At: e.Now().UTC(), Run: w.run.ID, Seen: w.it.Stamp.At, Outcome: OutFailed, Why: reason})
 			return nil
 		})
@@ -599,6 +599,17 @@ func (e *Engine) conclude(ctx context.Context, w *work) error {
 		}
 	}
 	return nil
+}
+
+// without returns the attempts of all runs but one. Those of runs of long ago go first.
+func (r *ledgerRow) without(run string) map[string]attempts {
+	out := map[string]attempts{}
+	for _, id := range slices.Backward(slices.Sorted(maps.Keys(r.Attempts))) { // runs' ids sort by time
+		if id != run && len(out) < 8 {
+			out[id] = r.Attempts[id]
+		}
+	}
+	return out
 }
 
 func (r *ledgerRow) trace(t Trace) {

@@ -213,8 +213,9 @@ type ledgerRow struct {
 	// Held: there is a held row.
 	Held bool `json:"held,omitempty"`
 	// Gone is the event by which the record left the source.
-	Gone     desk.Event `json:"gone,omitempty"`
-	Attempts attempts   `json:"attempts,omitzero"`
+	Gone desk.Event `json:"gone,omitempty"`
+	// Attempts that came to nothing, by run: runs of two windows may try the same record at the same time.
+	Attempts map[string]attempts `json:"attempts,omitempty"`
 	// Last is the plan entry that was carried out last, with its outcome, so that a doubled message answers the same.
 	Last *last `json:"last,omitempty"`
 	// Trail holds the last few things that happened, for explain.
@@ -260,13 +261,15 @@ type claim struct {
 	Answered time.Time `json:"answered,omitzero"`
 	// Intent is what the fields to be written will say: the base they will have.
 	Intent map[desk.Field]base `json:"intent,omitempty"`
+	// Puts are digests of what fields say already and are to go on saying: they are written again, because the desk moves
+	// them when an entry arrives. What they say stays the work of whoever said it.
+	Puts map[desk.Field]string `json:"puts,omitempty"`
 }
 
 type attempts struct {
-	Run string `json:"run,omitempty"`
-	N   int    `json:"n,omitempty"`
+	N int `json:"n"`
 	// Since is when the first one was.
-	Since time.Time `json:"since,omitzero"`
+	Since time.Time `json:"since"`
 }
 
 type last struct {

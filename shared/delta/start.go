@@ -313,6 +313,9 @@ func (e *Engine) abandon(ctx context.Context, id, why string) error {
 			return errKeep
 		}
 		r.Status, r.Why, r.Ended = Cancelled, why, e.Now().UTC()
+		if r.Ended.Before(r.Started) {
+			r.Ended = r.Started
+		}
 		return nil
 	})
 	return err

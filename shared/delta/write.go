@@ -94,7 +94,7 @@ func (e *Engine) claim(ctx context.Context, w *work, intent map[desk.Field]base)
 	row.Digest = "" // from here on the target may be something else
 	now := e.Now().UTC()
 	row.Claim = &claim{
-		By: e.NewID(), Session: e.Session, At: now, Create: row.Target == "", Intent: intent, Answered: w.answered(),
+		By: e.NewID(), Session: e.Session, At: now, Create: row.Target == "", Intent: intent, Puts: w.puts, Answered: w.answered(),
 		Until: now.Add(e.Timeout + e.TargetSide.Settle + e.TargetSide.FindLag + e.Skew),
 	}
 	version, err := e.put(ctx, e.ledgerKey(w.ref), w.row.version, row)
@@ -120,7 +120,7 @@ func (e *Engine) ensure(ctx context.Context, w *work, intent map[desk.Field]base
 		return e.claim(ctx, w, intent)
 	}
 	c := *w.row.Claim
-	c.Create, c.Intent, c.Answered = w.row.Target == "", intent, w.answered()
+	c.Create, c.Intent, c.Puts, c.Answered = w.row.Target == "", intent, w.puts, w.answered()
 	w.row.Claim = &c
 	return e.saveRow(ctx, w)
 }
@@ -517,6 +517,7 @@ func (e *Engine) tellOurs(w *work, now desk.Record) {
 		t := now.Fields[f].Digest()
 		b, intended := w.before.Intent[f]
 		switch {
+		case w.before.Puts[f] != "" && w.before.Puts[f] == t: // written again as it was: whoever set it before
 		case intended && t == b.tgt():
 			fields[f], w.recovered = b, true
 		case now.Touched != nil && !now.Touched[f] && !fields[f].Kept:
@@ -590,6 +591,7 @@ func (e *Engine) changes(w *work, m merge3, now desk.Record, missing []desk.Entr
 				fields = desk.Fields{}
 			}
 			fields[desk.Status] = now.Fields[desk.Status]
+			w.puts = map[desk.Field]string{desk.Status: now.Fields[desk.Status].Digest()}
 		}
 	}
 	if len(fields) > 0 {
@@ -658,7 +660,7 @@ func (e *Engine) commit(ctx context.Context, w *work, out Outcome) error {
 		w.out.Next = w.held.next()
 	}
 	w.done = false
-	w.row.Held, w.row.Gone, w.row.Unfinished, w.row.Attempts = !w.held.empty(), "", false, attempts{}
+	w.row.Held, w.row.Gone, w.row.Unfinished, w.row.Attempts = !w.held.empty(), "", false, nil
 	w.row.Began, w.row.Digest, w.row.Rules = w.rec.Began.UTC(), w.digest, e.rules
 	if w.held.Doubt != "" {
 		// Still in doubt: the claim stays, free for the next one, so that it is looked at again and never simply written.

@@ -222,7 +222,7 @@ func (w *world) people(side, what string, r *rand.Rand) {
 
 // strike is a fault that begins: most wait for a call that they fit.
 func (w *world) strike(e event, what string, victim *proc, r *rand.Rand) {
-	until := w.now.Add(time.Duration(5+r.IntN(90)) * time.Minute)
+	until := w.now.Add(time.Duration(2+r.IntN(40)) * time.Minute)
 	switch what {
 	case "crash":
 		w.kill(victim)
@@ -248,4 +248,3 @@ func (w *world) strike(e event, what string, victim *proc, r *rand.Rand) {
 		w.armed = append(w.armed, e)
 	}
 }
-

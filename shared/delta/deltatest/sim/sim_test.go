@@ -19,7 +19,9 @@ var (
 
 func TestSimulate(t *testing.T) {
 	o := Options{Runs: *runs, Seed: *seed, Run: *run, First: *first, Out: os.Stdout}
-	if *only != "" {
+	if *only == "none" {
+		o.Only = []int{}
+	} else if *only != "" {
 		for _, s := range strings.Split(*only, ",") {
 			n, err := strconv.Atoi(s)
 			if err != nil {

@@ -41,7 +41,9 @@ func (s *source) parse(raw desk.Cursor) (cursor, error) {
 	return c, nil
 }
 
-func (s *source) Check(ctx context.Context) error { return s.d.w.call(ctx, s.d, "check", desk.Ref{}).err }
+func (s *source) Check(ctx context.Context) error {
+	return s.d.w.call(ctx, s.d, "check", desk.Ref{}).err
+}
 
 // Mark is put back by what a listing may not show yet: so all that lies before it can be listed.
 func (s *source) Mark(ctx context.Context) (desk.Cursor, error) {

@@ -37,6 +37,7 @@ func (r rows) Get(ctx context.Context, k delta.Key) (delta.Row, error) {
 	if err := r.before(); err != nil {
 		return delta.Row{}, err
 	}
+	r.w.gets++
 	return r.Rows.Get(ctx, k)
 }
 
@@ -317,6 +318,7 @@ func (q *queue) take() []queued {
 
 // settle acknowledges what was taken, but for what comes back.
 func (q *queue) settle(taken []queued, back []delta.Retry) {
+	q.w.backs += len(back)
 	for _, r := range back {
 		if leaks([]byte(r.Why)) {
 			q.w.violate("leaked", "an error holds a customer's words: %s", r.Why)

@@ -67,7 +67,9 @@ func gone(op string, ref desk.Ref) error {
 	return &desk.Error{Op: op + " " + ref.String(), Class: desk.ErrNotFound}
 }
 
-func (t *target) Check(ctx context.Context) error { return t.d.w.call(ctx, t.d, "check", desk.Ref{}).err }
+func (t *target) Check(ctx context.Context) error {
+	return t.d.w.call(ctx, t.d, "check", desk.Ref{}).err
+}
 
 func (t *target) Define(context.Context) (desk.Definitions, error) {
 	var fs []desk.FieldDef

@@ -50,12 +50,13 @@ type world struct {
 	rows          map[string]rowSeen
 	cutoffs       map[string]cursor
 
-	found map[string]int // what occurred
-	bad   []violation
-	trace []string
-	loud  bool // keep a trace
-	log   bytes.Buffer
-	work  int // records carried out, for progress
+	found              map[string]int // what occurred
+	bad                []violation
+	trace              []string
+	loud               bool // keep a trace
+	log                bytes.Buffer
+	work               int
+	total, gets, backs int
 }
 
 // violation is something that must never be.
@@ -114,6 +115,7 @@ func (w *world) later(d time.Duration, do func()) {
 // tick passes at every call: time goes on, things happen, the process may die, another one may have its turn.
 func (w *world) tick(cost time.Duration) {
 	w.calls++
+	w.total++
 	w.pass(cost)
 	p := w.cur
 	if p == nil {
@@ -129,18 +131,23 @@ func (w *world) tick(cost time.Duration) {
 
 // pass lets time pass, and everything happen that is due by then.
 func (w *world) pass(d time.Duration) {
-	w.now = w.now.Add(d)
+	to := w.now.Add(d)
 	if w.firing {
+		w.now = to
 		return
 	}
 	w.firing = true
 	cur := w.cur
-	for len(w.after) > 0 && !w.after[0].at.After(w.now) {
-		do := w.after[0].do
+	for len(w.after) > 0 && !w.after[0].at.After(to) {
+		l := w.after[0]
 		w.after = w.after[1:]
+		if l.at.After(w.now) {
+			w.now = l.at
+		}
 		w.cur = nil
-		do()
+		l.do()
 	}
+	w.now = to
 	for len(w.due) > 0 && w.due[0].at <= w.calls {
 		e := w.due[0]
 		w.due = w.due[1:]
