@@ -60,6 +60,8 @@ type Held struct {
 	// Doubt is why it is open whether the record is in the target already, with what was found there.
 	Doubt      string    `json:"doubt,omitempty"`
 	Candidates []string  `json:"candidates,omitempty"`
+	// Doubtful are the entries of which it is open whether they are there.
+	Doubtful []string `json:"doubtful,omitempty"`
 	Answer     *Decision `json:"answer,omitempty"`
 	// Entries that changed in the source after they were copied, which the target cannot change.
 	Entries []heldEntry `json:"entries,omitempty"`

@@ -333,21 +333,40 @@ func (e *Engine) create(ctx context.Context, w *work) (desk.Record, error) {
 }
 
 // noteEntries remembers what a write says, and what a thread shows.
+//
+// An entry that the thread shows and the ledger does not know was written by somebody who was cut off, or before the ledger
+// was restored: perhaps from what the source said then. Where it differs from what the source says now it is remembered as
+// another one, so that it is revised.
 func (e *Engine) noteEntries(w *work, written desk.Written, thread []desk.Entry) {
-	byMarker := map[string]string{}
+	shown := map[string]desk.Entry{}
 	for _, en := range thread {
 		if en.Marker != "" {
-			byMarker[en.Marker] = en.ID
+			shown[en.Marker] = en
 		}
 	}
-	maps.Copy(byMarker, written.Entries)
 	for _, en := range w.want.Entries {
-		if id, ok := byMarker[en.Marker]; ok {
-			if k, known := w.known[en.ID]; !known || k.Target == "" {
-				w.remember(en.ID, entryRow{Target: id, Digest: entryDigest(en)})
+		if k, known := w.known[en.ID]; known && k.Target != "" {
+			continue
+		}
+		if id, ok := written.Entries[en.Marker]; ok {
+			w.remember(en.ID, entryRow{Target: id, Digest: entryDigest(en)})
+		} else if t, ok := shown[en.Marker]; ok {
+			row := entryRow{Target: t.ID, Digest: entryDigest(en)}
+			if !looksLike(en, t) {
+				row.Digest = ""
 			}
+			w.remember(en.ID, row)
 		}
 	}
+}
+
+// looksLike tells whether an entry in the target says what the wanted one says.
+func looksLike(want, got desk.Entry) bool {
+	same := want.Public == got.Public && desk.CanonicalBody(want.Body) == desk.CanonicalBody(got.Body) && len(want.Files) == len(got.Files)
+	for i := range want.Files {
+		same = same && want.Files[i].Name == got.Files[i].Name
+	}
+	return same
 }
 
 // converge brings an existing target record to what is wanted: entries first, then fields, because desks move fields when
@@ -420,13 +439,20 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 	}
 	if w.takenOver && !created && e.TargetSide.EntryMarker == "" && len(missing) > 0 {
 		// Somebody may have added these entries and died before saying so, and the target cannot show which ones are ours.
+		// Whoever answers, answers for the entries that were in doubt then, and for no later one.
+		asked := func(en desk.Entry) bool { return slices.Contains(w.heldBefore.Doubtful, en.ID) }
 		switch a := w.heldBefore.Answer; {
-		case a != nil && a.Choice == ChooseLink:
+		case a != nil && a.Choice == ChooseLink && slices.ContainsFunc(missing, asked):
+			missing = slices.DeleteFunc(missing, func(en desk.Entry) bool {
+				if asked(en) {
+					w.remember(en.ID, entryRow{Digest: entryDigest(en)})
+				}
+				return asked(en)
+			})
+		case a == nil || a.Choice == ChooseLink:
 			for _, en := range missing {
-				w.remember(en.ID, entryRow{Digest: entryDigest(en)})
+				w.held.Doubtful = append(w.held.Doubtful, en.ID)
 			}
-			missing = nil
-		case a == nil:
 			w.held.Doubt = fmt.Sprintf("%d entries may have been added before an answer was lost, and this target cannot show which entries are ours", len(missing))
 			w.held.Candidates = []string{w.row.Target}
 			return e.commit(ctx, w, OutHeld)

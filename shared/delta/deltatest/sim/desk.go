@@ -11,7 +11,8 @@ import (
 )
 
 // planted is in everything that a customer or an agent wrote. It must never reach a log, an error, a message or a report.
-const planted = "zq9"
+// The colon keeps it apart from digests.
+const planted = "zq9:"
 
 // actor is who changed something on a desk.
 type actor string

@@ -108,11 +108,14 @@ func (o *oracle) ticket(s *record) {
 		w.violate("lost", "%s never arrived", s.ref)
 		return
 	}
-	if len(live) == 0 {
+	t := all[len(all)-1] // where a person said: create it again, the later one counts
+	if !t.live() && w.recreated[s.ref] == 0 && len(live) > 0 {
+		t = live[0]
+	}
+	if !t.live() {
 		o.elsewhere(s, all)
 		return
 	}
-	t := live[len(live)-1] // where a person said: create it again, the later one counts
 	for _, f := range comparedFields {
 		if why := o.field(s, t, f, h); why != "" {
 			w.violate("lost", "%s %s of %s: the source says %q, the target %s says %q: %s\n%s", s.ref, f, s.ref, o.mapped(f, text(v.fields[f])), t.ref, text(t.now().fields[f]), why, o.history(s, t, f))
@@ -257,7 +260,7 @@ func (o *oracle) links(s, t *record) {
 			continue
 		}
 		other = w.src.survivor(other)
-		if other == s || !other.live() {
+		if h := o.held[other.ref]; other == s || !other.live() || h.Doubt != "" || h.Gone {
 			continue
 		}
 		var there []string
@@ -289,13 +292,17 @@ func (o *oracle) thread(s, t *record, h delta.Held) {
 		}
 	}
 	for m, is := range at {
-		if len(is) > 1 && w.recreated[s.ref] == 0 {
+		if len(is) > 1 && w.recreated[s.ref] == 0 && (w.dst.t.markers || len(w.recreated) == 0) {
 			w.violate("doubled", "entry %s is %d times in target %s of %s", m, len(is), t.ref.ID, s.ref)
 		}
 	}
 	prev, order := -1, len(s.now().aliases) == 0
 	for _, en := range s.now().entries {
 		is := at["acme/"+en.id]
+		if len(is) == 0 && o.withAlias(s, t, en) {
+			w.occur("end/entry with a merged ticket")
+			continue
+		}
 		if len(is) == 0 {
 			w.violate("lost", "entry %s of %s is not in target %s", en.id, s.ref, t.ref.ID)
 			continue
@@ -322,6 +329,23 @@ func (o *oracle) thread(s, t *record, h delta.Held) {
 			w.violate("lost", "entry %s of %s differs in target %s: %q public=%v %d files, want %q public=%v %d files", en.id, s.ref, t.ref.ID, got.body, got.public, len(got.files), en.body, en.public, len(en.files))
 		}
 	}
+}
+
+// withAlias tells whether an entry came into s by a merge, and the target's people had given the ticket it came with another
+// end: merged it into one of theirs, or deleted it. There it stays.
+func (o *oracle) withAlias(s, t *record, en entry) bool {
+	for _, a := range s.now().aliases {
+		for _, x := range o.w.dst.order {
+			if x.source.ID != a || x.source.Kind != desk.Ticket {
+				continue
+			}
+			end := o.w.dst.survivor(x)
+			if end != t && (end.now().gone || slices.ContainsFunc(end.now().entries, func(e entry) bool { return e.marker == "acme/"+en.id })) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // elsewhere is a ticket whose target was merged or deleted by the target's people, or by us.

@@ -127,7 +127,7 @@ func between(b []byte, from, to string) string {
 func (w *world) wrote(row delta.Row) {
 	kind, _, _ := strings.Cut(row.Part, "/")
 	if kind != "held" && leaks(row.Body) {
-		w.violate("leaked", "row %s %s holds a customer's words", row.Part, row.Sort)
+		w.violate("leaked", "row %s %s holds a customer's words: …%s", row.Part, row.Sort, around(row.Body))
 	}
 	has := func(s string) bool { return bytes.Contains(row.Body, []byte(s)) }
 	switch kind {
@@ -211,6 +211,12 @@ func (w *world) moved(body []byte) {
 		}
 		w.cutoffs[name] = c
 	}
+}
+
+// around shows where the words are.
+func around(b []byte) string {
+	i := max(bytes.Index(b, []byte(planted)), bytes.Index(b, []byte(strings.ToUpper(planted))), 0)
+	return string(b[max(0, i-80):min(len(b), i+40)])
 }
 
 func leaks(b []byte) bool {
