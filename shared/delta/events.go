@@ -240,7 +240,7 @@ func (e *Engine) carryOutEvent(ctx context.Context, w *work) error {
 		return e.doubt(ctx, w, fmt.Errorf("carry over that %s is %s: %w", w.ref, w.rec.Event, err))
 	}
 	if err := e.keepHeld(ctx, w.held, w.heldBefore, w.heldVersion); err != nil { // nothing of it waits any more
-		return e.release(ctx, w, err)
+		return e.unclaim(ctx, w, err, e.Now()) // the held row may be gone all the same: the claim says that it is to be looked at
 	}
 	// Should the record come back, its fields have changed in the source only.
 	w.row.Fields = maps.Clone(w.row.Fields)

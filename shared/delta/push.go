@@ -145,6 +145,7 @@ type work struct {
 	chunks int                 // rows of the thread that are full
 	fresh  []string            // entries added to known since the row was read
 	puts   map[desk.Field]string
+	adds   []string // entries that are about to be added, or of which that is open
 
 	held        Held // as it will be
 	heldBefore  Held

@@ -261,6 +261,9 @@ type claim struct {
 	Answered time.Time `json:"answered,omitzero"`
 	// Intent is what the fields to be written will say: the base they will have.
 	Intent map[desk.Field]base `json:"intent,omitempty"`
+	// Adds are the entries to be added, in a target that cannot show which entries are ours: those of a claim that is found
+	// later are in doubt, and no others.
+	Adds []string `json:"adds,omitempty"`
 	// Puts are digests of what fields say already and are to go on saying: they are written again, because the desk moves
 	// them when an entry arrives. What they say stays the work of whoever said it.
 	Puts map[desk.Field]string `json:"puts,omitempty"`

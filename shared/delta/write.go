@@ -38,9 +38,13 @@ func (e *Engine) carryOut(ctx, intake context.Context, w *work) error {
 		w.row.Target, w.row.How = "", "" // somebody stood in: look for the right one again
 	}
 	w.before, w.takenOver = w.row.Claim, w.row.Claim != nil
+	if w.takenOver {
+		w.adds = w.before.Adds
+	}
 	created, adopted := false, false
 	var now desk.Record
 	if w.row.Target == "" {
+		e.adding(w, w.want.Entries)
 		if err := e.claim(ctx, w, nil); err != nil {
 			return err
 		}
@@ -94,7 +98,7 @@ func (e *Engine) claim(ctx context.Context, w *work, intent map[desk.Field]base)
 	row.Digest = "" // from here on the target may be something else
 	now := e.Now().UTC()
 	row.Claim = &claim{
-		By: e.NewID(), Session: e.Session, At: now, Create: row.Target == "", Intent: intent, Puts: w.puts, Answered: w.answered(),
+		By: e.NewID(), Session: e.Session, At: now, Create: row.Target == "", Intent: intent, Adds: w.adds, Puts: w.puts, Answered: w.answered(),
 		Until: now.Add(e.Timeout + e.TargetSide.Settle + e.TargetSide.FindLag + e.Skew),
 	}
 	version, err := e.put(ctx, e.ledgerKey(w.ref), w.row.version, row)
@@ -104,6 +108,18 @@ func (e *Engine) claim(ctx context.Context, w *work, intent map[desk.Field]base)
 	w.row, w.claimed = row, row.Claim.By
 	w.row.version = version
 	return nil
+}
+
+// adding notes which entries are about to be added, where the target cannot show it afterwards.
+func (e *Engine) adding(w *work, es []desk.Entry) {
+	if e.TargetSide.EntryMarker != "" {
+		return
+	}
+	for _, en := range es {
+		if !slices.Contains(w.adds, en.ID) {
+			w.adds = append(slices.Clip(w.adds), en.ID)
+		}
+	}
 }
 
 // answered is when a person decided that the record is to be created.
@@ -120,7 +136,7 @@ func (e *Engine) ensure(ctx context.Context, w *work, intent map[desk.Field]base
 		return e.claim(ctx, w, intent)
 	}
 	c := *w.row.Claim
-	c.Create, c.Intent, c.Puts, c.Answered = w.row.Target == "", intent, w.puts, w.answered()
+	c.Create, c.Intent, c.Adds, c.Puts, c.Answered = w.row.Target == "", intent, w.adds, w.puts, w.answered()
 	w.row.Claim = &c
 	return e.saveRow(ctx, w)
 }
@@ -437,26 +453,8 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 			return e.release(ctx, w, err)
 		}
 	}
-	if w.takenOver && !created && e.TargetSide.EntryMarker == "" && len(missing) > 0 {
-		// Somebody may have added these entries and died before saying so, and the target cannot show which ones are ours.
-		// Whoever answers, answers for the entries that were in doubt then, and for no later one.
-		asked := func(en desk.Entry) bool { return slices.Contains(w.heldBefore.Doubtful, en.ID) }
-		switch a := w.heldBefore.Answer; {
-		case a != nil && a.Choice == ChooseLink && slices.ContainsFunc(missing, asked):
-			missing = slices.DeleteFunc(missing, func(en desk.Entry) bool {
-				if asked(en) {
-					w.remember(en.ID, entryRow{Digest: entryDigest(en)})
-				}
-				return asked(en)
-			})
-		case a == nil || a.Choice == ChooseLink:
-			for _, en := range missing {
-				w.held.Doubtful = append(w.held.Doubtful, en.ID)
-			}
-			w.held.Doubt = fmt.Sprintf("%d entries may have been added before an answer was lost, and this target cannot show which entries are ours", len(missing))
-			w.held.Candidates = []string{w.row.Target}
-			return e.commit(ctx, w, OutHeld)
-		}
+	if w.takenOver && !created && e.TargetSide.EntryMarker == "" {
+		missing = e.doubted(w, missing)
 	}
 	w.takenOver = false // from here on nothing is open any more: what was there has been seen
 	if err := e.stageFiles(ctx, w, missing); err != nil {
@@ -464,6 +462,7 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 	}
 	todo := e.changes(w, m, now, missing)
 	if len(todo) > 0 {
+		e.adding(w, missing)
 		intent := map[desk.Field]base{}
 		for f, v := range m.Apply {
 			intent[f] = newBase(w.want.Fields[f].Digest(), v.Digest())
@@ -529,6 +528,32 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 		out = OutCreated // the rest of a create that was cut off
 	}
 	return e.commit(ctx, w, out)
+}
+
+// doubted takes out of the missing entries those of which it is open whether a cut-off writer of ours has added them, in a
+// target that cannot show which entries are ours. A person says whether they are there, and answers for just these; all
+// others go through.
+func (e *Engine) doubted(w *work, missing []desk.Entry) []desk.Entry {
+	a := w.heldBefore.Answer
+	var open []string
+	rest := slices.DeleteFunc(missing, func(en desk.Entry) bool {
+		asked := a != nil && slices.Contains(w.heldBefore.Doubtful, en.ID)
+		switch {
+		case !slices.Contains(w.before.Adds, en.ID), asked && a.Choice == ChooseCreate:
+			return false
+		case asked && a.Choice == ChooseLink:
+			w.remember(en.ID, entryRow{Digest: entryDigest(en)})
+		default:
+			open = append(open, en.ID)
+		}
+		return true
+	})
+	w.adds = open
+	if len(open) > 0 {
+		w.held.Doubt = fmt.Sprintf("%d entries may have been added before an answer was lost, and this target cannot show which entries are ours", len(open))
+		w.held.Doubtful, w.held.Candidates = open, []string{w.row.Target}
+	}
+	return rest
 }
 
 // tellOurs finds out which fields of the target are as a cut-off writer of ours left them, so that its half-done work is not
@@ -678,7 +703,7 @@ func (e *Engine) commit(ctx context.Context, w *work, out Outcome) error {
 		return e.release(ctx, w, err)
 	}
 	if err := e.keepHeld(ctx, w.held, w.heldBefore, w.heldVersion); err != nil {
-		return e.release(ctx, w, err)
+		return e.unclaim(ctx, w, err, e.Now()) // the held row may be there all the same: the claim says that it is to be looked at
 	}
 	row := w.row // as it is until the commit succeeds
 	w.finish(out, cmpOr(w.held.reason(), w.reason))

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"regexp"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -146,6 +147,15 @@ func replay(o Options) Result {
 	return res
 }
 
+// class is what is wrong, without the records that it is wrong with.
+func (v violation) class() string {
+	line, _, _ := strings.Cut(v.What, "\n")
+	line = quoted.ReplaceAllString(line, "")
+	return v.Sort + " " + line
+}
+
+var quoted = regexp.MustCompile(`"[^"]*"|[0-9]+`)
+
 // Shorten leaves out every event of a failed run without which it still fails in the same way, and returns the numbers of
 // those that it needs.
 func Shorten(seed uint64, run int, out io.Writer) []int {
@@ -154,10 +164,10 @@ func Shorten(seed uint64, run int, out io.Writer) []int {
 	if len(w.bad) == 0 {
 		return nil
 	}
-	sort := w.bad[0].Sort
+	first := w.bad[0].class()
 	fails := func(only []int) bool {
 		w := playOne(s, only, false)
-		return len(w.bad) > 0 && w.bad[0].Sort == sort
+		return len(w.bad) > 0 && w.bad[0].class() == first
 	}
 	var keep []int
 	for _, e := range newScript(newParams(s)) {

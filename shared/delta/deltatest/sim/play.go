@@ -68,6 +68,15 @@ func (w *world) rest() {
 	w.pass(2 * time.Hour)
 	w.renew()
 	w.phase(-1, nil, w.deltas()...)
+	// A link whose other end came with the other window is drawn by the next delta.
+	for part := range w.store.Parts("due/") {
+		for row := range w.store.Each(part) {
+			if between(row.Body, `"why":"`, `"`) == "link" && len(w.bad) == 0 {
+				w.occur("end/a link came later")
+				w.phase(-1, nil, w.deltas()...)
+			}
+		}
+	}
 	if len(w.bad) == 0 {
 		w.judge()
 	}
