@@ -233,6 +233,9 @@ type base struct {
 	Same bool `json:"e,omitempty"`
 	// Kept: a decision or policy left the target its value.
 	Kept bool `json:"k,omitempty"`
+	// Left is the digest of a value of the target's people that was written again as it was: the desk names us as the one
+	// who wrote it last, and it is theirs.
+	Left string `json:"l,omitempty"`
 }
 
 func newBase(src, tgt string) base {

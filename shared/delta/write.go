@@ -39,12 +39,12 @@ func (e *Engine) carryOut(ctx, intake context.Context, w *work) error {
 	}
 	w.before, w.takenOver = w.row.Claim, w.row.Claim != nil
 	if w.takenOver {
-		w.adds = w.before.Adds
+		w.adds, w.puts = w.before.Adds, w.before.Puts
 	}
 	created, adopted := false, false
 	var now desk.Record
 	if w.row.Target == "" {
-		e.adding(w, w.want.Entries)
+		e.adding(w, w.want.Entries[:min(1, len(w.want.Entries))])
 		if err := e.claim(ctx, w, nil); err != nil {
 			return err
 		}
@@ -311,6 +311,9 @@ func (e *Engine) create(ctx context.Context, w *work) (desk.Record, error) {
 	if err := e.stageFiles(ctx, w, entries); err != nil {
 		return desk.Record{}, e.release(ctx, w, err)
 	}
+	if e.TargetSide.EntryMarker == "" {
+		entries = entries[:min(1, len(entries))] // one at a time, so that never more than one can be in doubt
+	}
 	rec := w.want
 	rec.Entries = entries
 	written, err := e.Target.Create(ctx, rec)
@@ -461,8 +464,9 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 		return e.release(ctx, w, err)
 	}
 	todo := e.changes(w, m, now, missing)
+	open := w.adds
 	if len(todo) > 0 {
-		e.adding(w, missing)
+		e.adding(w, todo[0].Entries)
 		intent := map[desk.Field]base{}
 		for f, v := range m.Apply {
 			intent[f] = newBase(w.want.Fields[f].Digest(), v.Digest())
@@ -472,7 +476,14 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 		}
 	}
 	after := now
-	for _, ch := range todo {
+	for i, ch := range todo {
+		if i > 0 && e.TargetSide.EntryMarker == "" && len(ch.Entries) > 0 {
+			w.adds = open
+			e.adding(w, ch.Entries)
+			if err := e.ensure(ctx, w, w.row.Claim.Intent); err != nil {
+				return err
+			}
+		}
 		if intake.Err() != nil && len(w.wrote) > 0 {
 			return e.release(ctx, w, errLater)
 		}
@@ -514,6 +525,7 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 			return e.release(ctx, w, fmt.Errorf("read back target %s of %s: %w", w.row.Target, w.ref, err))
 		}
 	}
+	w.adds = open
 	e.rebase(w, m, after, merged)
 	out := OutUnchanged
 	switch {
@@ -568,7 +580,7 @@ func (e *Engine) tellOurs(w *work, now desk.Record) {
 		t := now.Fields[f].Digest()
 		b, intended := w.before.Intent[f]
 		switch {
-		case w.before.Puts[f] != "" && w.before.Puts[f] == t: // written again as it was: whoever set it before
+		case t != "" && (t == w.before.Puts[f] || t == fields[f].Left): // written again as it was: whoever set it before
 		case intended && t == b.tgt():
 			fields[f], w.recovered = b, true
 		case now.Touched != nil && !now.Touched[f] && !fields[f].Kept:
@@ -629,7 +641,7 @@ func (e *Engine) original(w *work, id string) desk.Entry {
 func (e *Engine) changes(w *work, m merge3, now desk.Record, missing []desk.Entry) []desk.Change {
 	var out []desk.Change
 	for _, en := range missing {
-		if n := len(out); n > 0 && len(en.Files) == 0 && len(out[n-1].Entries) < 8 && len(out[n-1].Entries[0].Files) == 0 {
+		if n := len(out); n > 0 && len(en.Files) == 0 && e.TargetSide.EntryMarker != "" && len(out[n-1].Entries) < 8 && len(out[n-1].Entries[0].Files) == 0 {
 			out[n-1].Entries = append(out[n-1].Entries, en)
 			continue
 		}
@@ -677,6 +689,9 @@ func (e *Engine) rebase(w *work, m merge3, after desk.Record, merged bool) {
 	for f, v := range w.want.Fields {
 		if stays[f] || merged {
 			if b, ok := old[f]; ok {
+				if t := after.Fields[f].Digest(); t != "" && t == w.puts[f] {
+					b.Left = t
+				}
 				w.row.Fields[f] = b
 			}
 			continue

@@ -217,7 +217,11 @@ func (o *oracle) field(s, t *record, f desk.Field, h delta.Held) string {
 	ds := o.decisionsOn(s.ref, f)
 	switch last.by {
 	case people, automation:
+		said := slices.ContainsFunc(t.hist[f], func(e edit) bool { return e.val == want && e.no < last.no && !o.sourceMoved(s, f, e.no) })
 		switch {
+		case said: // both sides said the same, and then the target moved
+			w.occur("end/kept")
+			return ""
 		case want == written.val:
 			w.occur("end/kept")
 			return ""
@@ -353,6 +357,9 @@ func (o *oracle) elsewhere(s *record, all []*record) {
 	w := o.w
 	for _, t := range slices.Backward(all) {
 		end := w.dst.survivor(t)
+		if end.now().gone && w.recreated[s.ref] > 0 {
+			return
+		}
 		if end.now().gone {
 			continue
 		}

@@ -311,10 +311,7 @@ func (w *world) decide(ctx context.Context, e *delta.Engine, r *rand.Rand) error
 		taken := decided{ref: h.Ref}
 		switch {
 		case h.Doubt != "" || h.Gone:
-			d.Choice = delta.ChooseCreate
-			if len(h.Candidates) > 0 && r.IntN(2) == 0 {
-				d.Choice, d.Value = delta.ChooseLink, desk.Value{one(r, h.Candidates)}
-			} else {
+			if d.Choice, d.Value = w.look(h, r); d.Choice == delta.ChooseCreate {
 				w.recreated[h.Ref]++
 			}
 		case len(h.Fields) > 0:
@@ -345,6 +342,26 @@ func (w *world) decide(ctx context.Context, e *delta.Engine, r *rand.Rand) error
 		w.occur("held/decided " + string(d.Choice))
 	}
 	return nil
+}
+
+// look is how a person finds out what to say about a record in doubt: by looking at the new desk.
+func (w *world) look(h delta.Held, r *rand.Rand) (delta.Choice, desk.Value) {
+	for _, id := range h.Doubtful { // one entry at a time
+		t := w.dst.survivor(w.dst.records[desk.Ref{Kind: h.Ref.Kind, ID: h.Candidates[0]}])
+		if slices.ContainsFunc(t.now().entries, func(en entry) bool { return en.marker == "acme/"+id }) {
+			return delta.ChooseLink, desk.Value{t.ref.ID}
+		}
+		return delta.ChooseCreate, nil
+	}
+	for _, t := range w.dst.order {
+		if t.source == h.Ref && t.live() && !h.Gone {
+			return delta.ChooseLink, desk.Value{t.ref.ID}
+		}
+	}
+	if own := w.dst.tickets(func(t *record) bool { return t.source.ID == "" }); h.Gone && len(own) > 0 && r.IntN(3) == 0 {
+		return delta.ChooseLink, desk.Value{one(r, own).ref.ID}
+	}
+	return delta.ChooseCreate, nil
 }
 
 // restore brings the ledger back to an earlier day, as from a backup of the table, and does what the runbook says then:
