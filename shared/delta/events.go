@@ -81,6 +81,7 @@ func (e *Engine) mergeAliases(ctx context.Context, w *work, now desk.Record) (de
 			if err := e.free(row); err != nil {
 				return now, err
 			}
+			w.open = append(slices.Clip(w.open), row.Claim.Adds...) // what is in doubt there is in doubt here now
 			if f, ok := e.Target.(desk.Finder); ok && row.Target == "" {
 				ids, err := f.Find(ctx, ref)
 				if err != nil {
@@ -108,6 +109,9 @@ func (e *Engine) mergeAliases(ctx context.Context, w *work, now desk.Record) (de
 		}); err != nil {
 			return now, err
 		}
+		if err := e.unask(ctx, ref); err != nil {
+			return now, err
+		}
 		if row.Awaited {
 			if err := e.wake(ctx, w.run.ID, ref); err != nil {
 				return now, err
@@ -118,6 +122,19 @@ func (e *Engine) mergeAliases(ctx context.Context, w *work, now desk.Record) (de
 		return now, nil
 	}
 	return e.Target.Read(ctx, e.targetRef(w))
+}
+
+// unask takes back what was asked about a ticket that is no more: it is asked about the one that took it in.
+func (e *Engine) unask(ctx context.Context, ref desk.Ref) error {
+	var h Held
+	v, err := e.get(ctx, e.heldKey(ref), &h)
+	if err != nil || v == 0 {
+		return err
+	}
+	if err := e.rows.Delete(ctx, e.heldKey(ref), v); err != nil && !errors.Is(err, ErrStale) {
+		return fmt.Errorf("take back what was asked about %s: %w", ref, err)
+	}
+	return nil
 }
 
 func (e *Engine) mergeTarget(ctx context.Context, w *work, from desk.Ref) (bool, error) {

@@ -145,7 +145,8 @@ type work struct {
 	chunks int                 // rows of the thread that are full
 	fresh  []string            // entries added to known since the row was read
 	puts   map[desk.Field]string
-	adds   []string // entries that are about to be added, or of which that is open
+	open   []string // entries of which it is open whether they are in the target
+	adds   []string // entries that are just being added, where the target cannot show it afterwards
 
 	held        Held // as it will be
 	heldBefore  Held

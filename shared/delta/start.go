@@ -133,6 +133,9 @@ func (e *Engine) plan(q Request) (Run, error) {
 	default:
 		return Run{}, refuse("mode %q is not known; there are create, update and create+update", q.Mode)
 	}
+	if q.Adopt && e.TargetSide.EntryMarker == "" && !e.TargetSide.KeepsTimes {
+		return Run{}, refuse("this target can neither show which entries are the migration's nor keeps their times, so what is in it cannot be adopted: every entry would be added again. Begin with an empty target, or bring the ledger back from a backup that is as new as the target")
+	}
 	if q.Restart && q.Continue {
 		return Run{}, refuse("--restart reads everything again, --continue goes on where the full run was cut off: choose one")
 	}

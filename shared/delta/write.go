@@ -39,7 +39,7 @@ func (e *Engine) carryOut(ctx, intake context.Context, w *work) error {
 	}
 	w.before, w.takenOver = w.row.Claim, w.row.Claim != nil
 	if w.takenOver {
-		w.adds, w.puts = w.before.Adds, w.before.Puts
+		w.open, w.puts = w.before.Adds, w.before.Puts
 	}
 	created, adopted := false, false
 	var now desk.Record
@@ -98,7 +98,7 @@ func (e *Engine) claim(ctx context.Context, w *work, intent map[desk.Field]base)
 	row.Digest = "" // from here on the target may be something else
 	now := e.Now().UTC()
 	row.Claim = &claim{
-		By: e.NewID(), Session: e.Session, At: now, Create: row.Target == "", Intent: intent, Adds: w.adds, Puts: w.puts, Answered: w.answered(),
+		By: e.NewID(), Session: e.Session, At: now, Create: row.Target == "", Intent: intent, Adds: w.doubtful(), Puts: w.puts, Answered: w.answered(),
 		Until: now.Add(e.Timeout + e.TargetSide.Settle + e.TargetSide.FindLag + e.Skew),
 	}
 	version, err := e.put(ctx, e.ledgerKey(w.ref), w.row.version, row)
@@ -112,14 +112,23 @@ func (e *Engine) claim(ctx context.Context, w *work, intent map[desk.Field]base)
 
 // adding notes which entries are about to be added, where the target cannot show it afterwards.
 func (e *Engine) adding(w *work, es []desk.Entry) {
-	if e.TargetSide.EntryMarker != "" {
-		return
-	}
-	for _, en := range es {
-		if !slices.Contains(w.adds, en.ID) {
-			w.adds = append(slices.Clip(w.adds), en.ID)
+	w.adds = nil
+	if e.TargetSide.EntryMarker == "" {
+		for _, en := range es {
+			w.adds = append(w.adds, en.ID)
 		}
 	}
+}
+
+// doubtful are the entries that whoever finds the claim must not simply add.
+func (w *work) doubtful() []string {
+	out := slices.Clone(w.open)
+	for _, id := range w.adds {
+		if !slices.Contains(out, id) {
+			out = append(out, id)
+		}
+	}
+	return out
 }
 
 // answered is when a person decided that the record is to be created.
@@ -136,7 +145,7 @@ func (e *Engine) ensure(ctx context.Context, w *work, intent map[desk.Field]base
 		return e.claim(ctx, w, intent)
 	}
 	c := *w.row.Claim
-	c.Create, c.Intent, c.Adds, c.Puts, c.Answered = w.row.Target == "", intent, w.adds, w.puts, w.answered()
+	c.Create, c.Intent, c.Adds, c.Puts, c.Answered = w.row.Target == "", intent, w.doubtful(), w.puts, w.answered()
 	w.row.Claim = &c
 	return e.saveRow(ctx, w)
 }
@@ -147,7 +156,7 @@ func (e *Engine) release(ctx context.Context, w *work, cause error) error {
 	if w.claimed == "" {
 		return cause // nothing is ours yet
 	}
-	if !w.takenOver {
+	if w.adds = nil; !w.takenOver && len(w.open) == 0 {
 		w.row.Claim = nil
 		return errors.Join(cause, e.saveRow(ctx, w))
 	}
@@ -164,7 +173,7 @@ func (e *Engine) unclaim(ctx context.Context, w *work, cause error, until time.T
 		return cause
 	}
 	c := *w.row.Claim
-	c.Until, c.Session = until.UTC(), e.Session
+	c.Until, c.Session, c.Adds = until.UTC(), e.Session, w.doubtful()
 	w.row.Claim = &c
 	return errors.Join(cause, e.saveRow(ctx, w))
 }
@@ -377,6 +386,30 @@ func (e *Engine) noteEntries(w *work, written desk.Written, thread []desk.Entry)
 			w.remember(en.ID, row)
 		}
 	}
+	if e.TargetSide.EntryMarker == "" && e.TargetSide.KeepsTimes {
+		w.noteByTime(thread)
+	}
+}
+
+// noteByTime recognises entries in a target that shows no markers and keeps times: what people write there has the time at
+// which they wrote it, so an entry that says the same and carries the time that the source knows is ours. Each stands for one.
+func (w *work) noteByTime(thread []desk.Entry) {
+	used := map[string]bool{}
+	for _, k := range w.known {
+		used[k.Target] = true
+	}
+	for _, en := range w.want.Entries {
+		if _, known := w.known[en.ID]; known {
+			continue
+		}
+		for _, t := range thread {
+			if !used[t.ID] && t.At.Truncate(time.Second).Equal(en.At.Truncate(time.Second)) && looksLike(en, t) {
+				used[t.ID] = true
+				w.remember(en.ID, entryRow{Target: t.ID, Digest: entryDigest(en)})
+				break
+			}
+		}
+	}
 }
 
 // looksLike tells whether an entry in the target says what the wanted one says.
@@ -456,7 +489,7 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 			return e.release(ctx, w, err)
 		}
 	}
-	if w.takenOver && !created && e.TargetSide.EntryMarker == "" {
+	if !created && e.TargetSide.EntryMarker == "" {
 		missing = e.doubted(w, missing)
 	}
 	w.takenOver = false // from here on nothing is open any more: what was there has been seen
@@ -464,7 +497,6 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 		return e.release(ctx, w, err)
 	}
 	todo := e.changes(w, m, now, missing)
-	open := w.adds
 	if len(todo) > 0 {
 		e.adding(w, todo[0].Entries)
 		intent := map[desk.Field]base{}
@@ -478,7 +510,6 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 	after := now
 	for i, ch := range todo {
 		if i > 0 && e.TargetSide.EntryMarker == "" && len(ch.Entries) > 0 {
-			w.adds = open
 			e.adding(w, ch.Entries)
 			if err := e.ensure(ctx, w, w.row.Claim.Intent); err != nil {
 				return err
@@ -525,7 +556,7 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 			return e.release(ctx, w, fmt.Errorf("read back target %s of %s: %w", w.row.Target, w.ref, err))
 		}
 	}
-	w.adds = open
+	w.adds = nil
 	e.rebase(w, m, after, merged)
 	out := OutUnchanged
 	switch {
@@ -551,7 +582,7 @@ func (e *Engine) doubted(w *work, missing []desk.Entry) []desk.Entry {
 	rest := slices.DeleteFunc(missing, func(en desk.Entry) bool {
 		asked := a != nil && slices.Contains(w.heldBefore.Doubtful, en.ID)
 		switch {
-		case !slices.Contains(w.before.Adds, en.ID), asked && a.Choice == ChooseCreate:
+		case !slices.Contains(w.open, en.ID), asked && a.Choice == ChooseCreate:
 			return false
 		case asked && a.Choice == ChooseLink:
 			w.remember(en.ID, entryRow{Digest: entryDigest(en)})
@@ -560,10 +591,10 @@ func (e *Engine) doubted(w *work, missing []desk.Entry) []desk.Entry {
 		}
 		return true
 	})
-	w.adds = open
-	if len(open) > 0 {
-		w.held.Doubt = fmt.Sprintf("%d entries may have been added before an answer was lost, and this target cannot show which entries are ours", len(open))
-		w.held.Doubtful, w.held.Candidates = open, []string{w.row.Target}
+	w.open = open
+	if len(open) > 0 { // one question at a time: an answer is for one entry
+		w.held.Doubt = fmt.Sprintf("entry %s may have been added before an answer was lost, and this target cannot show which entries are ours", open[0])
+		w.held.Doubtful, w.held.Candidates = open[:1], []string{w.row.Target}
 	}
 	return rest
 }
@@ -731,7 +762,7 @@ func (e *Engine) commit(ctx context.Context, w *work, out Outcome) error {
 	if w.held.Doubt != "" {
 		// Still in doubt: the claim stays, free for the next one, so that it is looked at again and never simply written.
 		c := *w.row.Claim
-		c.Until, w.row.Claim, w.row.Digest = e.Now().UTC(), &c, ""
+		c.Until, c.Adds, w.row.Claim, w.row.Digest = e.Now().UTC(), w.doubtful(), &c, ""
 	} else {
 		w.row.Claim = nil
 	}

@@ -310,7 +310,7 @@ func (d *Desk) Traits() desk.Traits {
 		StampResolution: time.Second, Settle: 10 * time.Second,
 	}
 	if d.NoMarkers {
-		t.EntryMarker = ""
+		t.EntryMarker, t.KeepsTimes = "", false
 	}
 	return t
 }

@@ -38,6 +38,7 @@ type deskTraits struct {
 	pageSize   int
 
 	lock, finder, markers, reviser, merger bool
+	times                                  bool // entries keep the time that they had in the old desk
 	touched                                bool // says in which fields people had the last word
 	tells                                  bool // the answer to a write shows the record
 	takesAll                               bool // a create takes the whole thread, not only the first entry

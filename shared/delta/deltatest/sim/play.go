@@ -248,7 +248,7 @@ func (w *world) operate(what string, r *rand.Rand) {
 	case "snapshot":
 		w.snapshot = w.store.Snapshot()
 	case "restore the ledger":
-		if w.snapshot != nil {
+		if w.snapshot != nil && (w.dst.t.markers || w.dst.t.times) { // from other desks a ledger cannot be rebuilt
 			w.restore()
 		}
 	case "another scope":
@@ -311,7 +311,7 @@ func (w *world) decide(ctx context.Context, e *delta.Engine, r *rand.Rand) error
 		taken := decided{ref: h.Ref}
 		switch {
 		case h.Doubt != "" || h.Gone:
-			if d.Choice, d.Value = w.look(h, r); d.Choice == delta.ChooseCreate {
+			if d.Choice, d.Value = w.look(h); d.Choice == delta.ChooseCreate {
 				w.recreated[h.Ref]++
 			}
 		case len(h.Fields) > 0:
@@ -345,7 +345,7 @@ func (w *world) decide(ctx context.Context, e *delta.Engine, r *rand.Rand) error
 }
 
 // look is how a person finds out what to say about a record in doubt: by looking at the new desk.
-func (w *world) look(h delta.Held, r *rand.Rand) (delta.Choice, desk.Value) {
+func (w *world) look(h delta.Held) (delta.Choice, desk.Value) {
 	for _, id := range h.Doubtful { // one entry at a time
 		t := w.dst.survivor(w.dst.records[desk.Ref{Kind: h.Ref.Kind, ID: h.Candidates[0]}])
 		if slices.ContainsFunc(t.now().entries, func(en entry) bool { return en.marker == "acme/"+id }) {
@@ -357,9 +357,6 @@ func (w *world) look(h delta.Held, r *rand.Rand) (delta.Choice, desk.Value) {
 		if t.source == h.Ref && t.live() && !h.Gone {
 			return delta.ChooseLink, desk.Value{t.ref.ID}
 		}
-	}
-	if own := w.dst.tickets(func(t *record) bool { return t.source.ID == "" }); h.Gone && len(own) > 0 && r.IntN(3) == 0 {
-		return delta.ChooseLink, desk.Value{one(r, own).ref.ID}
 	}
 	return delta.ChooseCreate, nil
 }

@@ -107,6 +107,9 @@ func (t *target) content(ctx context.Context, es []desk.Entry) ([]entry, error) 
 func (t *target) add(v *version, es []entry, w *desk.Written) {
 	for _, e := range es {
 		e.id = t.d.newID()
+		if !t.d.t.times {
+			e.at = t.d.clock().Truncate(time.Second)
+		}
 		e.files = slices.Clone(e.files)
 		for i := range e.files {
 			e.files[i].id = t.d.newID()

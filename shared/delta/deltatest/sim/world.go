@@ -182,7 +182,7 @@ func (w *world) logger() *slog.Logger {
 
 func (w *world) traits(d *simDesk) desk.Traits {
 	t := desk.Traits{
-		Kinds: desk.LoadOrder(), SeesDeletes: !d.t.hides, KeepsTimes: true, KeepsAuthors: true, KeepsHistory: true,
+		Kinds: desk.LoadOrder(), SeesDeletes: !d.t.hides, KeepsTimes: d.t.times, KeepsAuthors: true, KeepsHistory: true,
 		StampResolution: d.t.resolution, ListLag: max(d.t.listLag, d.t.readLag), FindLag: d.t.findLag, Settle: 10 * time.Second,
 	}
 	if d.t.markers {
