@@ -470,7 +470,7 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 			m.Accept = append(m.Accept, f)
 		}
 	default:
-		m = merge(w.ref.Kind, w.row.Fields, w.want.Fields, now.Fields, defs, e.mig.Policies, w.heldBefore.decisions())
+		m = merge(w.ref.Kind, w.row.Fields, w.want.Fields, now.Fields, defs, e.asking(w, now), w.heldBefore.decisions())
 		if adopted && w.ref.Kind != desk.Ticket {
 			// Perhaps our own create, cut off: what it lacks is filled in, and nobody is asked about the rest.
 			for _, h := range m.Held {
@@ -621,6 +621,27 @@ func (e *Engine) tellOurs(w *work, now desk.Record) {
 		}
 	}
 	w.row.Fields = fields
+}
+
+// asking is the policies, but for fields that a cut-off writer of ours was about to write and that say neither what it
+// intended nor what they said before: the desk may have written our value its own way, or people may have come in between. That
+// is asked, and not left to the target for good.
+func (e *Engine) asking(w *work, now desk.Record) Policies {
+	p := e.mig.Policies
+	if !w.takenOver {
+		return p
+	}
+	own := maps.Clone(p.ConflictField)
+	for f, b := range w.before.Intent {
+		if t := now.Fields[f].Digest(); p.conflict(f) == TargetWins && t != b.tgt() && t != w.row.Fields[f].tgt() && f != desk.Started && f != desk.Resolved {
+			if own == nil {
+				own = map[desk.Field]Conflict{}
+			}
+			own[f] = Hold
+		}
+	}
+	p.ConflictField = own
+	return p
 }
 
 // missing returns the entries to add, and sees to those that changed since they were copied.
@@ -806,6 +827,22 @@ func (e *Engine) forget(ctx context.Context, w *work) error {
 	return e.loadEntries(ctx, w)
 }
 
+// instead goes on with another target record, of which nothing is known.
+func (e *Engine) instead(ctx context.Context, w *work, target, how string) error {
+	w.row.Target, w.row.How, w.row.Fields = target, how, nil
+	if err := e.ensure(ctx, w, nil); err != nil {
+		return err
+	}
+	if err := e.forget(ctx, w); err != nil {
+		return e.release(ctx, w, err)
+	}
+	now, err := e.Target.Read(ctx, e.targetRef(w))
+	if err != nil {
+		return e.release(ctx, w, fmt.Errorf("read target %s, %s for %s: %w", target, how, w.ref, err))
+	}
+	return e.converge(ctx, ctx, w, now, false, true)
+}
+
 // gone is what happens when a migrated record is no longer in the target.
 func (e *Engine) gone(ctx context.Context, w *work) error {
 	policy := e.mig.OnTargetGone
@@ -817,16 +854,20 @@ func (e *Engine) gone(ctx context.Context, w *work) error {
 		case ChooseCreate:
 			policy = RecreateGone
 		case ChooseLink:
-			w.row.Target, w.row.How, w.row.Fields = a.Value.First(), "decided", nil
-			if err := e.forget(ctx, w); err != nil {
-				return e.release(ctx, w, err)
-			}
-			now, err := e.Target.Read(ctx, e.targetRef(w))
-			if err != nil {
-				return e.release(ctx, w, fmt.Errorf("read target %s, decided for %s: %w", w.row.Target, w.ref, err))
-			}
-			return e.converge(ctx, ctx, w, now, false, true)
+			return e.instead(ctx, w, a.Value.First(), "decided")
 		}
+	} else if f, ok := e.Target.(desk.Finder); ok && w.run.Adopted {
+		// A ledger of an earlier day may name a record that was made again since.
+		ids, err := f.Find(ctx, w.ref)
+		if err != nil {
+			return e.release(ctx, w, fmt.Errorf("look for %s in the target: %w", w.ref, err))
+		}
+		if len(ids) == 1 && ids[0] != w.row.Target {
+			return e.instead(ctx, w, ids[0], "found")
+		}
+	}
+	if _, ok := e.Target.(desk.Finder); !ok && w.run.Adopted && policy == RecreateGone && w.heldBefore.Answer == nil {
+		policy = HoldGone // it may have been made again since, and nobody can look
 	}
 	switch policy {
 	case RecreateGone:

@@ -225,8 +225,14 @@ func (o *oracle) field(s, t *record, f desk.Field, h delta.Held) string {
 		case want == written.val:
 			w.occur("end/kept")
 			return ""
+		case slices.ContainsFunc(ds, func(d decided) bool { return o.norm(f, d.value) == written.val && !o.sourceMoved(s, f, d.no) }):
+			w.occur("end/kept") // after what was decided, only the target moved
+			return ""
 		case policy == delta.TargetWins:
 			w.occur("end/target wins")
+			return ""
+		case slices.ContainsFunc(ds, func(d decided) bool { return d.choice == delta.ChooseTarget && !o.sourceMoved(s, f, d.no) }):
+			w.occur("end/kept") // it was left to the target, and the source has not moved since
 			return ""
 		case len(ds) > 0 && ds[len(ds)-1].value == got && !o.sourceMoved(s, f, ds[len(ds)-1].no):
 			w.occur("end/decided")
@@ -444,7 +450,7 @@ func (o *oracle) overwritten(t *record) {
 				continue
 			}
 			prev := hist[i-1]
-			if why := o.excuse(s, f, prev, e); why != "" {
+			if why := o.excuse(s, t, f, prev, e); why != "" {
 				w.occur("write/over people's work: " + why)
 				continue
 			}
@@ -454,7 +460,7 @@ func (o *oracle) overwritten(t *record) {
 }
 
 // excuse says why the migration was right to write e over what people wrote before.
-func (o *oracle) excuse(s *record, f desk.Field, prev, e edit) string {
+func (o *oracle) excuse(s, t *record, f desk.Field, prev, e edit) string {
 	w := o.w
 	if w.mig.ConflictField[f] == delta.SourceWins {
 		return "policy"
@@ -463,6 +469,18 @@ func (o *oracle) excuse(s *record, f desk.Field, prev, e edit) string {
 		if d.no > prev.no && d.no < e.no && d.choice != delta.ChooseTarget && d.target == prev.val && (d.value == e.val || o.norm(f, d.value) == e.val) {
 			return "decision"
 		}
+	}
+	was := ""
+	for _, x := range t.hist[f] {
+		switch {
+		case x.by == migration && x.no < prev.no:
+			was = x.val
+		case x.by == migration && x.event && x.no > prev.no && x.no < e.no && x.val == prev.val:
+			return "a policy had said the same"
+		}
+	}
+	if was == prev.val {
+		return "they had put it back"
 	}
 	// Both sides had come to say the same.
 	if o.mapped(f, o.sourceAt(s, f, prev.no)) == prev.val {
