@@ -42,7 +42,7 @@ func (e *Engine) Step(ctx context.Context, id string) (Progress, error) {
 		}
 		return Progress{Run: run, Counts: s.total, Finished: s.total.Finished(), Listed: true}, err
 	}
-	if run.Config != e.mig.Hash {
+	if run.Config != e.mig.Hash && run.Stop == "" {
 		return Progress{Run: run}, refuse("run %s goes by another version of the migration file; the command that began it goes on with the new one", id)
 	}
 	pages, err := e.pageRows(ctx, id)

@@ -63,6 +63,9 @@ func merge(k desk.Kind, bases map[desk.Field]base, source, target desk.Fields, d
 			ok = false // one of the sides has moved since: ask again
 		}
 		policy := p.conflict(f)
+		if b.Ask {
+			policy = Hold
+		}
 		switch {
 		case ok && d.Choice == ChooseSource, !ok && policy == SourceWins:
 			m.Apply[f] = source[f]

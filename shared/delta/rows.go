@@ -233,6 +233,8 @@ type base struct {
 	Same bool `json:"e,omitempty"`
 	// Kept: a decision or policy left the target its value.
 	Kept bool `json:"k,omitempty"`
+	// Ask: a cut-off left it unclear whose the target's value is, so a person is asked whatever the policy.
+	Ask bool `json:"q,omitempty"`
 	// Left is the digest of a value of the target's people that was written again as it was: the desk names us as the one
 	// who wrote it last, and it is theirs.
 	Left string `json:"l,omitempty"`

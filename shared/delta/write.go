@@ -431,6 +431,7 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 	merged := w.row.How == "merged in the target"
 	if w.takenOver {
 		e.tellOurs(w, now)
+		e.unclear(w, now)
 	}
 	if !created {
 		if err := e.fence(ctx, w); err != nil {
@@ -470,7 +471,7 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 			m.Accept = append(m.Accept, f)
 		}
 	default:
-		m = merge(w.ref.Kind, w.row.Fields, w.want.Fields, now.Fields, defs, e.asking(w, now), w.heldBefore.decisions())
+		m = merge(w.ref.Kind, w.row.Fields, w.want.Fields, now.Fields, defs, e.mig.Policies, w.heldBefore.decisions())
 		if adopted && w.ref.Kind != desk.Ticket {
 			// Perhaps our own create, cut off: what it lacks is filled in, and nobody is asked about the rest.
 			for _, h := range m.Held {
@@ -623,25 +624,28 @@ func (e *Engine) tellOurs(w *work, now desk.Record) {
 	w.row.Fields = fields
 }
 
-// asking is the policies, but for fields that a cut-off writer of ours was about to write and that say neither what it
-// intended nor what they said before: the desk may have written our value its own way, or people may have come in between. That
-// is asked, and not left to the target for good.
-func (e *Engine) asking(w *work, now desk.Record) Policies {
-	p := e.mig.Policies
-	if !w.takenOver {
-		return p
+// unclear marks fields that a cut-off writer of ours was about to write and that say neither what it intended nor what they
+// said before: the desk may have written our value its own way, or people may have come in between. A policy that leaves such
+// a field to the target would leave it there for good, so it is asked.
+func (e *Engine) unclear(w *work, now desk.Record) {
+	fields := maps.Clone(w.row.Fields)
+	if fields == nil {
+		fields = map[desk.Field]base{}
 	}
-	own := maps.Clone(p.ConflictField)
-	for f, b := range w.before.Intent {
-		if t := now.Fields[f].Digest(); p.conflict(f) == TargetWins && t != b.tgt() && t != w.row.Fields[f].tgt() && f != desk.Started && f != desk.Resolved {
-			if own == nil {
-				own = map[desk.Field]Conflict{}
-			}
-			own[f] = Hold
+	for f := range w.want.Fields {
+		t := now.Fields[f].Digest()
+		b, based := fields[f]
+		i, intended := w.before.Intent[f]
+		switch {
+		case e.mig.conflict(f) != TargetWins, f == desk.Started, f == desk.Resolved, t == "", t == w.want.Fields[f].Digest():
+		case intended && based && t != i.tgt() && t != b.tgt():
+			b.Ask = true
+			fields[f] = b
+		case !based && (intended || w.before.Create):
+			fields[f] = base{Src: "cut off", Tgt: "cut off", Ask: true}
 		}
 	}
-	p.ConflictField = own
-	return p
+	w.row.Fields = fields
 }
 
 // missing returns the entries to add, and sees to those that changed since they were copied.

@@ -222,7 +222,7 @@ func (o *oracle) field(s, t *record, f desk.Field, h delta.Held) string {
 		case said: // both sides said the same, and then the target moved
 			w.occur("end/kept")
 			return ""
-		case want == written.val:
+		case want == written.val || last.old == want && !o.sourceMoved(s, f, last.no):
 			w.occur("end/kept")
 			return ""
 		case slices.ContainsFunc(ds, func(d decided) bool { return o.norm(f, d.value) == written.val && !o.sourceMoved(s, f, d.no) }):
@@ -234,7 +234,7 @@ func (o *oracle) field(s, t *record, f desk.Field, h delta.Held) string {
 		case slices.ContainsFunc(ds, func(d decided) bool { return d.choice == delta.ChooseTarget && !o.sourceMoved(s, f, d.no) }):
 			w.occur("end/kept") // it was left to the target, and the source has not moved since
 			return ""
-		case len(ds) > 0 && ds[len(ds)-1].value == got && !o.sourceMoved(s, f, ds[len(ds)-1].no):
+		case len(ds) > 0 && o.norm(f, ds[len(ds)-1].value) == got && !o.sourceMoved(s, f, ds[len(ds)-1].no):
 			w.occur("end/decided")
 			return ""
 		}
@@ -245,7 +245,7 @@ func (o *oracle) field(s, t *record, f desk.Field, h delta.Held) string {
 			return ""
 		}
 		for _, d := range ds {
-			if d.value == got && !o.sourceMoved(s, f, d.no) {
+			if o.norm(f, d.value) == got && !o.sourceMoved(s, f, d.no) {
 				w.occur("end/decided")
 				return ""
 			}
