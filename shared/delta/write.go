@@ -31,13 +31,13 @@ func (e *Engine) carryOut(ctx, intake context.Context, w *work) error {
 	if w.run.Dry {
 		return e.rehearse(ctx, w)
 	}
+	w.before, w.takenOver = w.row.Claim, w.row.Claim != nil
 	if w.rec.Event == desk.Deleted || w.rec.Event == desk.Spam {
 		return e.carryOutEvent(ctx, w)
 	}
 	if w.row.How == "fallback" {
 		w.row.Target, w.row.How = "", "" // somebody stood in: look for the right one again
 	}
-	w.before, w.takenOver = w.row.Claim, w.row.Claim != nil
 	if w.takenOver {
 		w.open, w.puts = w.before.Adds, w.before.Puts
 	}
@@ -356,6 +356,10 @@ func (e *Engine) create(ctx context.Context, w *work) (desk.Record, error) {
 	for f := range w.want.Fields {
 		d := now.Fields[f].Digest()
 		w.row.Fields[f] = newBase(d, d)
+		if now.Touched[f] { // already
+			d = w.want.Fields[f].Digest()
+			w.row.Fields[f] = newBase(d, d)
+		}
 	}
 	return *now, nil
 }
@@ -403,7 +407,8 @@ func (w *work) noteByTime(thread []desk.Entry) {
 			continue
 		}
 		for _, t := range thread {
-			if !used[t.ID] && t.At.Truncate(time.Second).Equal(en.At.Truncate(time.Second)) && looksLike(en, t) {
+			same := t.At.Truncate(time.Second).Equal(en.At.Truncate(time.Second)) || strings.Contains(en.ID, "/") // a note of ours
+			if same && !used[t.ID] && looksLike(en, t) {
 				used[t.ID] = true
 				w.remember(en.ID, entryRow{Target: t.ID, Digest: entryDigest(en)})
 				break

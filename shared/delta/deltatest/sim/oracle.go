@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/deltadesk/deltadesk/shared/delta"
 	"github.com/deltadesk/deltadesk/shared/desk"
@@ -471,10 +472,13 @@ func (o *oracle) excuse(s, t *record, f desk.Field, prev, e edit) string {
 		}
 	}
 	was := ""
+	for _, x := range changesOf(t, f) {
+		if x.by == migration && x.no < prev.no {
+			was = x.val
+		}
+	}
 	for _, x := range t.hist[f] {
 		switch {
-		case x.by == migration && x.no < prev.no:
-			was = x.val
 		case x.by == migration && x.event && x.no > prev.no && x.no < e.no && x.val == prev.val:
 			return "a policy had said the same"
 		}
@@ -493,6 +497,9 @@ func (o *oracle) excuse(s, t *record, f desk.Field, prev, e edit) string {
 	}
 	if !w.dst.t.lock && prev.at.After(e.seen) {
 		return "race" // this desk cannot be asked to write only what nobody has touched
+	}
+	if d := w.dst.t; !d.tells && !d.touched && !prev.at.After(e.seen) && prev.at.Sub(t.madeAt) < 10*time.Second {
+		return "race" // between a create and the reading after it, on a desk that tells neither what it made nor who changed it
 	}
 	return ""
 }
@@ -550,6 +557,9 @@ func (o *oracle) ended(ctx context.Context, e *delta.Engine) {
 			}
 			if err := json.Unmarshal(row.Body, &l); err != nil {
 				w.violate("miscounted", "ledger row %s is damaged: %v", part, err)
+			}
+			if s := w.src.records[desk.Ref{Kind: desk.Ticket, ID: part[strings.LastIndex(part, "/")+1:]}]; w.restored && s != nil && !s.live() {
+				continue // it was gone before the ledger came back, and nothing lists it any more
 			}
 			if l.Claim != nil && !l.Held {
 				w.violate("stuck", "ledger row %s is still claimed at the end", part)
