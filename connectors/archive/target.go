@@ -456,7 +456,7 @@ func (t *target) Revise(ctx context.Context, ticket desk.Ref, e desk.Entry) erro
 				return &desk.Error{Op: op, Class: desk.ErrConflict, Err: fmt.Errorf("file %s is no longer in the entry", x.ID)}
 			}
 		}
-		have.Public, have.Body, have.Type, have.Files = e.Public, e.Body, e.Type, e.Files
+		have.Public, have.Subject, have.Body, have.Type, have.Headers, have.Files = e.Public, e.Subject, e.Body, e.Type, e.Headers, e.Files
 		return t.store(op, &st, files)
 	})
 }

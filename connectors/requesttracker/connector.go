@@ -66,6 +66,7 @@ var Connector = desk.Connector{
 				lossNumbers:  "Transactions and attachments get numbers of the target.",
 				lossHistory:  "Status changes of the past cannot be written; they go into one internal note.",
 				lossFileName: "REST takes no file without a name, nor one with quotes, slashes or backslashes; RT's pages show a name like it, and the exact one is kept in the file's Content-Type.",
+				lossRevised:  "RT changes no entry once it is written; one that was changed, redacted or removed in the source afterwards is held until somebody has seen to it by hand.",
 				lossTextType: "RT would change the bytes of a text that is not UTF-8; it is kept as application/octet-stream.",
 			},
 		}
@@ -82,6 +83,7 @@ const (
 	lossNumbers  = "transaction-numbers"
 	lossHistory  = "status-history"
 	lossTextType = "text-type"
+	lossRevised  = "entry-revised"
 	lossFileName = "file-name"
 )
 

@@ -184,14 +184,14 @@ func (heldCmd) Run(a *app) error {
 			t.AppendRow(table.Row{h.Ref, h.Target, when(h.Since), fd.Field, strings.Join(fd.Source, ", "), strings.Join(fd.Target, ", "), decided(fd.Decision)})
 		}
 		for _, en := range h.Entries {
-			t.AppendRow(table.Row{h.Ref, h.Target, when(h.Since), "entry " + en.Entry, "changed", "as copied", decided(en.Decision)})
+			t.AppendRow(table.Row{h.Ref, h.Target, when(h.Since), "entry " + en.Entry, en.Why, "as it was", decided(en.Decision)})
 		}
 		if h.Doubt != "" || h.Gone {
 			t.AppendRow(table.Row{h.Ref, h.Target, when(h.Since), "in doubt", h.Doubt, strings.Join(h.Candidates, ", "), decided(h.Answer)})
 		}
 	}
 	t.Render()
-	fmt.Fprintln(a.out, "Decide with: deltadesk decide RECORD --field FIELD --choose source|target|value [--value V], or --link TARGET-ID, or --create-again")
+	fmt.Fprintln(a.out, "Decide with: deltadesk decide RECORD --field FIELD --choose source|target|value [--value V], or --entry ENTRY --choose source|target, or --link TARGET-ID, or --create-again")
 	return nil
 }
 
@@ -206,7 +206,7 @@ type decideCmd struct {
 	Ticket      string   `arg:"" help:"The record, as held shows it."`
 	Field       string   `help:"The held field."`
 	Entry       string   `help:"The held entry."`
-	Choose      string   `enum:",source,target,value" default:"" help:"For a field: source (approve), target (keep) or value; for an entry: target."`
+	Choose      string   `enum:",source,target,value" default:"" help:"For a field: source (approve), target (keep) or value; for an entry: source, or target (leave it, or it was seen to by hand)."`
 	Value       []string `sep:"none" help:"With --choose value: what the field shall be; again for a list."`
 	Link        string   `placeholder:"TARGET-ID" help:"For a record in doubt: it is this one in the target."`
 	CreateAgain bool     `help:"For a record in doubt: it is not in the target, create it."`

@@ -207,13 +207,14 @@ func (e *Engine) tooMany(run Run, c report.Counts) bool {
 	return float64(failed) > e.mig.ThresholdShare*float64(c.Planned)
 }
 
-// sweep plans the tickets whose links could be drawn only now, because the other end arrived during this run.
+// sweep plans the tickets whose links could be drawn only now, because the other end arrived during this run, and those with
+// entries that moved: everybody else has been carried out.
 func (e *Engine) sweep(ctx context.Context, run Run, pages []pageRow) ([]pageRow, error) {
 	if run.Kind == Verify || run.Dry || len(pages) == 0 {
 		return nil, nil
 	}
 	kinds := e.kinds()
-	return e.listDue(ctx, &run, kinds[len(kinds)-1], len(pages), "link")
+	return e.listDue(ctx, &run, kinds[len(kinds)-1], len(pages), "link", dueMoved)
 }
 
 // end closes a run: the run's verdict, then the report, then cutoff and lane in one write. Cut off in between, the verdict is
@@ -403,6 +404,7 @@ func (e *Engine) meaning(class string) string {
 	return map[string]string{
 		"status-history":  "The status history cannot be written there; it is kept as one internal note.",
 		"oversize-file":   "The file is larger than the target takes; a note says where it is.",
+		"kept-copy":       "An entry was changed, hidden, removed or moved in the source after it was copied; as the policies say, a copy stays in the target as it was.",
 		"normalised":      "The target writes the value its own way.",
 		"person-gone":     "The source names somebody it no longer knows.",
 		"person-fallback": "Nobody in the target matched; the fallback person stands in.",

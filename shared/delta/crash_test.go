@@ -21,7 +21,7 @@ var crashStride = flag.Int("crash.stride", 1, "visit every n-th effect only")
 // migration is the one of most engine tests: two scopes, a window on each, one field with a policy of its own.
 func migration() delta.Migration {
 	p := delta.DefaultPolicies()
-	p.OnDeleted = delta.Close
+	p.OnDeleted, p.OnSpam, p.OnSplit = delta.Close, delta.Mirror, delta.Tag
 	p.ConflictField = map[desk.Field]delta.Conflict{desk.Priority: delta.SourceWins}
 	return delta.Migration{
 		ID: "acme", Hash: "h1",
@@ -37,6 +37,7 @@ type script struct {
 	mail, conflict, doomed string
 	survivor, absorbed     string
 	linked, late           string
+	told, half, junk, dead string
 }
 
 func ticket(id string) desk.Ref { return desk.Ref{Kind: desk.Ticket, ID: id} }
@@ -65,6 +66,13 @@ func seed(w *deltatest.World) *script {
 	s.linked = open("linked", "Sales")
 	s.late = open("late", "Sales")
 	d.Edit(ticket(s.linked), desk.Fields{desk.LinkRefersTo: {s.late, "https://outside.example/1"}})
+	s.told, s.junk = open("told", "Sales"), open("junk", "Sales")
+	d.Say(s.told, true, ann, "a secret", map[string][]byte{"s": {7}})
+	d.Say(s.told, true, ann, "for agents", nil)
+	d.Say(s.told, true, ann, "gone", nil)
+	d.Say(s.told, true, ann, "another matter", nil)
+	d.Say(s.junk, true, ann, "spam?", nil)
+	s.dead = open("dead", "Sales")
 	return s
 }
 
@@ -96,21 +104,37 @@ func (s *script) play() error {
 			w.Source.Remove(ticket(s.doomed))
 			w.Source.Join(ticket(s.absorbed), ticket(s.survivor))
 			w.Source.Say(s.survivor, true, ann, "third", nil)
+			s.half = w.Source.Move(s.told, 3, "", desk.Fields{desk.Subject: {"half"}, desk.Status: {"open"}, desk.Group: {"Sales"}})
+			w.Source.Redact(s.told, 0)
+			w.Source.Flip(s.told, 1)
+			w.Source.Drop(s.told, 2)
+			w.Source.Junk(ticket(s.junk))
+			w.Source.Remove(ticket(s.dead))
+			w.Source.Edit(ticket(s.late), desk.Fields{desk.Status: {"stalled"}})
+			w.Target.Edit(ticket(w.Target.Target(ticket(s.late))), desk.Fields{desk.Status: {"resolved"}})
 			w.Wait(time.Hour)
 			return nil
 		},
 		func() error { return run(delta.Request{Kind: delta.Delta, Window: "support"}) },
 		func() error { return run(delta.Request{Kind: delta.Delta, Window: "main"}) },
 		func() error {
-			return w.Do(func(e *delta.Engine) error {
-				return e.Decide(context.Background(), ticket(s.conflict), desk.Status, "", delta.Decision{Choice: delta.ChooseSource})
-			})
+			for _, id := range []string{s.conflict, s.late} {
+				if err := w.Do(func(e *delta.Engine) error {
+					return e.Decide(context.Background(), ticket(id), desk.Status, "", delta.Decision{Choice: delta.ChooseSource})
+				}); err != nil {
+					return err
+				}
+			}
+			return nil
 		},
 		func() error {
 			w.Until(time.Date(2026, 3, 12, 9, 0, 0, 0, time.UTC))
 			carl := w.Source.Add(desk.Person, desk.Fields{desk.Name: {"Carl"}, desk.Email: {"carl@z.example"}})
 			id := w.Source.Add(desk.Ticket, desk.Fields{desk.Subject: {"new"}, desk.Status: {"open"}, desk.Group: {"Support"}, desk.Requester: {carl}, desk.LinkParent: {s.mail}})
 			w.Source.Say(id, true, desk.Author{ID: carl, Name: "Carl"}, "hello", nil)
+			w.Target.Edit(ticket(w.Target.Target(ticket(s.late))), desk.Fields{desk.Status: {"rejected"}}) // after the decision
+			w.Source.Restore(ticket(s.doomed))
+			w.Source.Restore(ticket(s.junk))
 			w.Wait(time.Hour)
 			return nil
 		},
@@ -163,10 +187,19 @@ func TestUndisturbed(t *testing.T) {
 	field(s.conflict, desk.Status, "[stalled]")                                          // decided: the source's
 	field(s.conflict, desk.Priority, "[20]")                                             // policy: source wins
 	field(s.conflict, desk.Subject, "[an agent's better subject]")                       // changed in the target only
-	field(s.doomed, desk.Status, "[resolved]")                                           // policy: close
+	field(s.doomed, desk.Status, "[open]")                                               // policy: close; restored
+	field(s.dead, desk.Status, "[resolved]")                                             // policy: close
+	field(s.late, desk.Status, "[rejected]")                                             // decided for what the target said before: asked again
 	field(s.linked, desk.LinkRefersTo, "[?https://outside.example/1 ticket/"+s.late+"]") // the other end came later
 	if got := len(one(s.conflict).Entries); got != 1 {
 		t.Errorf("the reply on a held ticket: %d entries, want 1", got)
+	}
+	field(s.told, desk.Tags, "[deleted-in-source]") // policy of the split
+	same(t, "told", []string{"(redacted)", "-for agents", takenText, "another matter"}, bodies(one(s.told)))
+	same(t, "half", []string{"another matter"}, bodies(one(s.half)))
+	same(t, "junk", []string{"spam?"}, bodies(one(s.junk))) // policy: mirror; restored
+	if got := len(one(s.told).Files); got != 0 {
+		t.Errorf("%d files of what was redacted are still there", got)
 	}
 	if got := len(one(s.survivor).Entries); got != 3 {
 		t.Errorf("survivor has %d entries, want 3: %q", got, one(s.survivor).Entries)

@@ -25,6 +25,9 @@
 //	dispatch.go  what is sent, and sent again
 //	push.go      one record: claim, read, merge, write, commit: invariants 1 and 2
 //	merge.go     three-way per field: invariant 4
+//	events.go    deletions, spam, merges, and what comes back: invariant 5
+//	revise.go    entries that were edited, redacted, hidden or shown after they were copied: invariants 4 and 5
+//	moved.go     entries that went to another ticket, and copies that stay behind
 //	refs.go      people, companies and links: whom a field points to in the target
 //	dispose.go   what follows from an error: invariants 11 and 12
 //	close.go     sums, threshold, cutoff: invariants 3 and 8

@@ -316,6 +316,7 @@ func TestEdgeFallbackDeleted(t *testing.T) {
 // A decision about an entry of a long thread holds as long as the entry does not move.
 func TestEdgeAcceptedEntryInChunk(t *testing.T) {
 	w := world(t)
+	w.Target.NoReviser = true
 	id := addTicket(w, "long")
 	for i := range 200 {
 		w.Source.Say(id, true, desk.Author{Name: "Ann"}, fmt.Sprint("entry ", i), nil)
@@ -537,18 +538,6 @@ func TestEdgeRestoredStaysClosed(t *testing.T) {
 	}
 }
 
-type reviser struct {
-	desk.Target
-	d *deltatest.Desk
-	n int
-}
-
-func (r *reviser) Revise(_ context.Context, ref desk.Ref, _ desk.Entry) error {
-	r.n++
-	r.d.Edit(ref, desk.Fields{}) // as every write does, it moves the lock
-	return nil
-}
-
 // A revised entry in a chunk row, and another change that goes with a lock.
 func TestEdgeReviseAndLock(t *testing.T) {
 	for _, n := range []int{3, 200} {
@@ -558,18 +547,13 @@ func TestEdgeReviseAndLock(t *testing.T) {
 			for i := range n {
 				w.Source.Say(id, true, desk.Author{Name: "Ann"}, fmt.Sprint("entry ", i), nil)
 			}
-			rv := &reviser{Target: w.Target.AsTarget(), d: w.Target}
-			play := own(t, w, w.Source.AsSource(), rv)
-			if _, err := play(fullAll); err != nil {
-				t.Fatal(err)
-			}
-			w.Source.Damage(id, deltatest.Visibility)
+			full(t, w)
+			w.Source.Flip(id, 0)
 			w.Source.Say(id, true, desk.Author{Name: "Ann"}, "later", nil)
 			w.Wait(time.Hour)
-			r, err := play(mainDelta)
-			t.Log(r.Status, err, rv.n)
-			if err != nil || rv.n != 1 {
-				t.Errorf("%s %v; revised %d times", r.Status, err, rv.n)
+			rep := reportOf(t, w, run(t, w, mainDelta).ID)
+			if got := w.Target.Calls["revise"]; got != 1 || rep.Counts.Updated != 1 {
+				t.Errorf("%+v; revised %d times", rep.Counts, got)
 			}
 		})
 	}

@@ -189,8 +189,22 @@ func (e *Engine) checkNames(src, tgt desk.Definitions) (bad []error) {
 			}
 		}
 	}
-	if e.mig.OnDeleted == Close || e.mig.OnMerged == Close || e.mig.OnSpam == Close {
-		option(tgt, desk.Status, e.mig.ClosedStatus, "policies.closed_status, in the target")
+	closes, tags := "", ""
+	for _, p := range e.mig.events() {
+		switch _, can := e.Target.(desk.Deleter); {
+		case p.policy == Close:
+			closes = p.name
+		case p.policy == Tag:
+			tags = p.name
+		case p.policy == Mirror && p.deletes && !can:
+			bad = append(bad, fmt.Errorf("policies.%s: mirror deletes the ticket in the target, and this target cannot; choose close, tag or ignore", p.name))
+		}
+	}
+	if closes != "" {
+		option(tgt, desk.Status, e.mig.ClosedStatus, "policies.closed_status (of policies."+closes+"), in the target")
+	}
+	if tags != "" {
+		option(tgt, desk.Tags, e.mig.EventTag, "policies.event_tag (of policies."+tags+"), in the target")
 	}
 	for _, f := range slices.Sorted(maps.Keys(e.mig.ConflictField)) {
 		option(tgt, f, "", "policies.fields, in the target")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/deltadesk/deltadesk/shared/desk"
 )
@@ -17,10 +18,12 @@ const (
 	chunk  = 96
 )
 
-// loadEntries reads which entries of the ticket are in the target, those of merged tickets included.
+// loadEntries reads which entries of the ticket are in the target. Those of tickets that are still to be merged into it are
+// lent: they will be there when the target has followed, and are kept in mind for good only then.
 func (e *Engine) loadEntries(ctx context.Context, w *work) error {
-	w.known, w.chunks, w.fresh = map[string]entryRow{}, 0, nil
-	if w.row.version == 0 && len(w.rec.Aliases) == 0 {
+	w.known, w.lent, w.chunks, w.fresh = map[string]entryRow{}, map[string]string{}, 0, nil
+	aliases := w.aliases()
+	if w.row.version == 0 && len(aliases) == 0 {
 		return nil
 	}
 	n, err := e.loadChunks(ctx, w.ref, w.known)
@@ -29,21 +32,40 @@ func (e *Engine) loadEntries(ctx context.Context, w *work) error {
 	}
 	w.chunks = n
 	maps.Copy(w.known, w.row.Entries) // the row is newer than the chunks
-	for _, id := range w.rec.Aliases {
-		ref := desk.Ref{Kind: w.ref.Kind, ID: id}
+	if _, can := e.Target.(desk.Merger); !can || e.mig.OnMerged != Mirror {
+		return nil // their targets keep their threads, and the survivor gets them too, as in the source
+	}
+	for _, id := range aliases {
 		var row ledgerRow
-		if _, err := e.get(ctx, e.ledgerKey(ref), &row); err != nil {
+		theirs, err := e.entriesOf(ctx, desk.Ref{Kind: w.ref.Kind, ID: id}, &row)
+		if err != nil {
 			return err
 		}
-		if _, can := e.Target.(desk.Merger); !can || e.mig.OnMerged != Mirror {
-			continue // its target keeps its thread, and the survivor gets it too, as in the source
+		if row.Into != "" {
+			continue // part of this one already, or of none
 		}
-		if _, err := e.loadChunks(ctx, ref, w.known); err != nil {
-			return err
+		for entry, k := range theirs {
+			if _, own := w.known[entry]; !own {
+				w.known[entry], w.lent[entry] = k, id
+			}
 		}
-		maps.Copy(w.known, row.Entries)
 	}
 	return nil
+}
+
+// entriesOf reads a ledger row and what it knows of the ticket's entries.
+func (e *Engine) entriesOf(ctx context.Context, ref desk.Ref, row *ledgerRow) (map[string]entryRow, error) {
+	version, err := e.get(ctx, e.ledgerKey(ref), row)
+	row.version = version
+	if err != nil || version == 0 {
+		return nil, err
+	}
+	all := map[string]entryRow{}
+	if _, err := e.loadChunks(ctx, ref, all); err != nil {
+		return nil, err
+	}
+	maps.Copy(all, row.Entries)
+	return all, nil
 }
 
 func (e *Engine) loadChunks(ctx context.Context, ref desk.Ref, into map[string]entryRow) (n int, err error) {
@@ -58,6 +80,7 @@ func (e *Engine) loadChunks(ctx context.Context, ref desk.Ref, into map[string]e
 
 // remember notes that an entry is in the target.
 func (w *work) remember(id string, row entryRow) {
+	row.Came = row.Came || w.came[id]
 	if old, ok := w.known[id]; !ok || old != row {
 		w.fresh = append(w.fresh, id)
 	}
@@ -96,16 +119,68 @@ func (e *Engine) keepEntries(ctx context.Context, w *work, row *ledgerRow) error
 	return nil
 }
 
-// entryDigest is of what would make an entry another one: visibility, text and files. An author who changes their name does
-// not change what they wrote.
-func entryDigest(en desk.Entry) string {
+// newEntryRow is what the ledger knows of an entry that was written just now.
+func newEntryRow(en desk.Entry, target string) entryRow {
+	return entryRow{Target: target, Digest: wordsDigest(en), Files: filesDigest(en), Private: !en.Public}
+}
+
+// foundEntryRow is what the ledger can know of an entry that the target's thread shows as ours without our knowing of it: its
+// writer was cut off. Words that are not those of the source now are what was copied, and the source has changed since.
+// An entry that only the target hides may be its people's doing: it is not made public without asking.
+func foundEntryRow(en, there desk.Entry) entryRow {
+	row := newEntryRow(en, there.ID)
+	row.Private, row.Own = !there.Public, !there.Public && en.Public
+	switch shown := wordsDigest(there); {
+	case !alike(en, there):
+		row.Digest, row.Files = shown, ""
+	case shown != row.Digest:
+		row.Shown = shown
+	}
+	return row
+}
+
+// says tells whether the source still says what it said last.
+func (k entryRow) says(src desk.Entry) bool {
+	return k.Digest == wordsDigest(src) && k.Files == filesDigest(src)
+}
+
+// wordsDigest is of what an entry says, in either desk: subject, text, names and sizes of files. An author who changes their
+// name does not change what they wrote. Visibility is compared by itself.
+func wordsDigest(en desk.Entry) string {
 	type file struct {
-		ID, Name string
-		Size     int64
+		Name string
+		Size int64
 	}
 	fs := make([]file, len(en.Files))
 	for i, f := range en.Files {
-		fs[i] = file{f.ID, f.Name, f.Size}
+		fs[i] = file{f.Name, f.Size}
 	}
-	return digestJSON([]any{en.Public, en.Subject, desk.CanonicalBody(en.Body), fs})
+	return digestJSON([]any{en.Subject, desk.CanonicalBody(en.Body), fs})
+}
+
+// filesDigest tells files of one name and size apart, as far as the source does; "" where there are none.
+func filesDigest(en desk.Entry) string {
+	if len(en.Files) == 0 {
+		return ""
+	}
+	type file struct{ ID, SHA string }
+	fs := make([]file, len(en.Files))
+	for i, f := range en.Files {
+		fs[i] = file{f.ID, f.SHA256}
+	}
+	return digestJSON(fs)
+}
+
+// alike tells whether an entry of the target says what one of the source says, as far as both tell.
+func alike(src, tgt desk.Entry) bool {
+	return src.Subject == tgt.Subject && desk.CanonicalBody(src.Body) == desk.CanonicalBody(tgt.Body) &&
+		slices.EqualFunc(src.Files, tgt.Files, func(a, b desk.File) bool {
+			return a.Name == b.Name && (a.Size == b.Size || a.Size < 0 || b.Size < 0)
+		})
+}
+
+// isNote tells whether an entry is one that we add ourselves: a note of what has no home in the target. The source knows
+// nothing of it, and it stays when there is another one.
+func isNote(id string) bool {
+	return strings.HasPrefix(id, "fields/") || strings.HasPrefix(id, "status-history/") || strings.HasPrefix(id, "oversize/")
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/deltadesk/deltadesk/shared/desk"
 )
@@ -48,112 +50,208 @@ func (e *Engine) fence(ctx context.Context, w *work) error {
 	if !open {
 		return nil
 	}
-	fresh := w.fresh
+	ours := map[string]entryRow{}
+	for _, id := range w.fresh {
+		ours[id] = w.known[id]
+	}
 	if err := e.loadEntries(ctx, w); err != nil {
 		return err
 	}
-	w.fresh = fresh
+	for id, k := range ours {
+		w.remember(id, k)
+	}
 	return nil
 }
 
+// joint says where the thread of a merged ticket is in the target.
+type joint int
+
+const (
+	together joint = iota // part of the survivor's
+	apart                 // in a ticket of its own, or one that its people chose
+	nowhere
+)
+
 // mergeAliases carries merges of the source over: tickets that were merged into w's record and have targets of their own. It
-// is done before anything is added to the thread, so that what both targets hold is there once. It returns the target as it
-// is afterwards.
-func (e *Engine) mergeAliases(ctx context.Context, w *work, now desk.Record) (desk.Record, error) {
-	moved := false
-	for _, id := range w.aliases() {
+// is done before anything is added to the thread, so that what both targets hold is there once. It tells whether the target
+// is another one now.
+//
+// Per ticket: the merge, then what the survivor's row knows of the thread, then the merged ticket's row. So as long as that
+// one does not say Into, the merge is looked at again.
+func (e *Engine) mergeAliases(ctx context.Context, w *work) (moved bool, err error) {
+	all := w.aliases()
+	for _, id := range all {
 		ref := desk.Ref{Kind: w.ref.Kind, ID: id}
 		var row ledgerRow
 		if _, err := e.get(ctx, e.ledgerKey(ref), &row); err != nil {
-			return now, err
+			return moved, err
 		}
-		if row.Into != "" {
+		if row.Into == w.ref.ID || row.Into != "" && slices.Contains(all, row.Into) {
 			continue
 		}
 		if w.claimed == "" {
 			if err := e.claim(ctx, w, nil); err != nil {
-				return now, err
+				return moved, err
 			}
 		}
 		if row.Claim != nil {
 			// Somebody was carrying it out. It is waited for, and a create that is open is looked up: the merge must not leave
 			// a ticket behind that nobody knows of.
 			if err := e.free(row); err != nil {
-				return now, err
+				return moved, err
 			}
 			w.open = append(slices.Clip(w.open), row.Claim.Adds...) // what is in doubt there is in doubt here now
 			if f, ok := e.Target.(desk.Finder); ok && row.Target == "" {
 				ids, err := f.Find(ctx, ref)
 				if err != nil {
-					return now, err
+					return moved, err
 				}
 				if len(ids) > 0 {
-					row.Target = ids[0]
+					row.Target, row.How = ids[0], "found"
 				}
 			}
 		}
-		if row.Target != "" && row.Target != w.row.Target && row.How != "merged in the target" {
-			did, err := e.mergeTarget(ctx, w, desk.Ref{Kind: ref.Kind, ID: row.Target})
-			if err != nil {
-				return now, fmt.Errorf("carry over that %s was merged into %s: %w", ref, w.ref, err)
-			}
-			if did {
-				moved = true
-				w.wrote = append(w.wrote, "merged "+ref.String())
-			}
+		did, how, left, err := e.mergeTarget(ctx, w, ref, &row)
+		if err != nil {
+			return moved, fmt.Errorf("carry over that %s was merged into %s: %w", ref, w.ref, err)
+		}
+		if did {
+			moved = true
+			w.wrote = append(w.wrote, "merged "+ref.String())
+		}
+		if err := e.joinEntries(ctx, w, id, how); err != nil {
+			return moved, err
+		}
+		if err := e.dropHeld(ctx, ref, row); err != nil {
+			return moved, err
 		}
 		if _, err := update(ctx, e, e.ledgerKey(ref), func(r *ledgerRow) error {
-			r.Into, r.Target, r.Claim, r.Joining = w.ref.ID, row.Target, nil, ""
+			r.leftBy(left)
+			r.Into, r.Target, r.How, r.Claim, r.Joining = w.ref.ID, row.Target, row.How, nil, ""
+			r.Apart, r.Held, r.Gone, r.Was = how == apart, false, "", ""
+			if how == nowhere {
+				r.Entries = nil
+			}
 			r.trace(Trace{At: e.Now().UTC(), Run: w.run.ID, Seen: w.it.Stamp.At, Outcome: OutUpdated, Why: "merged into " + w.ref.String()})
 			return nil
 		}); err != nil {
-			return now, err
-		}
-		if err := e.unask(ctx, ref); err != nil {
-			return now, err
+			return moved, err
 		}
 		if row.Awaited {
 			if err := e.wake(ctx, w.run.ID, ref); err != nil {
-				return now, err
+				return moved, err
 			}
 		}
 	}
-	if !moved {
-		return now, nil
-	}
-	return e.Target.Read(ctx, e.targetRef(w))
+	return moved, nil
 }
 
-// unask takes back what was asked about a ticket that is no more: it is asked about the one that took it in.
-func (e *Engine) unask(ctx context.Context, ref desk.Ref) error {
+// mergeTarget does to the target of a merged ticket what the policy says, and tells where its thread is afterwards. Where the
+// target's people have merged both already, either way round, there is nothing to do; where they merged it into a third
+// ticket, that one is left alone.
+func (e *Engine) mergeTarget(ctx context.Context, w *work, ref desk.Ref, row *ledgerRow) (did bool, how joint, left desk.Fields, err error) {
+	if row.Target == "" || row.Into != "" && !row.Apart {
+		return false, nowhere, nil, nil // it never had a ticket, or left it behind in the one it was merged into before
+	}
+	from := desk.Ref{Kind: ref.Kind, ID: row.Target}
+	old, err := e.Target.Read(ctx, from)
+	switch m, can := e.Target.(desk.Merger); {
+	case errors.Is(err, desk.ErrNotFound):
+		return false, nowhere, nil, nil
+	case err != nil:
+		return false, apart, nil, err
+	case old.Ref.ID == w.row.Target:
+		return false, together, nil, nil
+	case old.Ref.ID != row.Target:
+		row.Target, row.How = old.Ref.ID, mergedThere
+		return false, apart, nil, nil
+	case row.How == mergedThere, row.Into != "":
+		return false, apart, nil, nil
+	case e.mig.OnMerged == Mirror && can:
+		return true, together, nil, m.Merge(ctx, from, e.targetRef(w))
+	}
+	policy := e.mig.OnMerged
+	if policy == Mirror {
+		policy = Close // as near as such a desk comes
+	}
+	left = e.leaving(policy, old)
+	if len(left[desk.Tags]) > 0 { // noted before it is there: taking a tag away that never came does no harm
+		_, err = update(ctx, e, e.ledgerKey(ref), func(r *ledgerRow) error { r.Tag = tagTicket; return nil })
+	}
+	if err == nil && len(left) > 0 {
+		_, err = e.Target.Apply(ctx, from, desk.Change{Fields: left, Lock: old.Lock})
+	}
+	return false, apart, left, err
+}
+
+// joinEntries keeps in mind for good, or no longer, what was lent by a ticket that was merged into w's record.
+func (e *Engine) joinEntries(ctx context.Context, w *work, alias string, how joint) error {
+	some := false
+	for entry, from := range w.lent {
+		if from != alias {
+			continue
+		}
+		delete(w.lent, entry)
+		if how == together {
+			w.fresh, some = append(w.fresh, entry), true
+		} else {
+			delete(w.known, entry) // this thread does not have it
+		}
+	}
+	if how == nowhere {
+		return e.forgetChunks(ctx, desk.Ref{Kind: w.ref.Kind, ID: alias})
+	}
+	if !some {
+		return nil
+	}
+	return e.saveRow(ctx, w)
+}
+
+// dropHeld takes back what was asked about a record that no longer is one of its own.
+func (e *Engine) dropHeld(ctx context.Context, ref desk.Ref, row ledgerRow) error {
+	if !row.Held {
+		return nil
+	}
 	var h Held
-	v, err := e.get(ctx, e.heldKey(ref), &h)
-	if err != nil || v == 0 {
+	version, err := e.get(ctx, e.heldKey(ref), &h)
+	if err != nil {
 		return err
 	}
-	if err := e.rows.Delete(ctx, e.heldKey(ref), v); err != nil && !errors.Is(err, ErrStale) {
-		return fmt.Errorf("take back what was asked about %s: %w", ref, err)
-	}
-	return nil
+	return e.keepHeld(ctx, Held{Ref: ref}, h, version)
 }
 
-func (e *Engine) mergeTarget(ctx context.Context, w *work, from desk.Ref) (bool, error) {
-	old, err := e.Target.Read(ctx, from)
-	if errors.Is(err, desk.ErrNotFound) || err == nil && old.Ref.ID != from.ID {
-		return false, nil // gone, or merged already, there or elsewhere
-	}
+// part takes a record back that the source has taken out of the one into which it was merged. Its own ticket in the target
+// goes on where there is one. If it went into the survivor's, which no desk takes apart, it gets a new one: for the entries
+// that way left the survivor's ticket the policy split says what becomes of the copies. If the source has turned the merge
+// round, the survivor's ticket is the one that goes on.
+func (e *Engine) part(ctx context.Context, w *work) error {
+	into := desk.Ref{Kind: w.ref.Kind, ID: w.row.Into}
+	var other ledgerRow
+	known, err := e.entriesOf(ctx, into, &other)
 	if err != nil {
-		return false, err
+		return err
 	}
-	switch m, can := e.Target.(desk.Merger); {
-	case e.mig.OnMerged == Mirror && can:
-		return true, m.Merge(ctx, from, e.targetRef(w))
-	case e.mig.OnMerged == Mirror || e.mig.OnMerged == Close: // closing is as near as such a desk comes
-		_, err = e.Target.Apply(ctx, from, desk.Change{Fields: desk.Fields{desk.Status: {e.mig.ClosedStatus}}, Lock: old.Lock})
-	case e.mig.OnMerged == Tag:
-		_, err = e.Target.Apply(ctx, from, desk.Change{Fields: e.tagged(old), Lock: old.Lock})
+	own := w.row.Apart && w.row.Target != ""
+	w.row.Into, w.row.Apart = "", false
+	switch {
+	case own:
+		w.parted = true
+		if err := e.gain(ctx, w); err != nil {
+			return err
+		}
+	case slices.Contains(w.aliases(), into.ID) && other.Target != "":
+		w.row.Target, w.row.How, w.row.Fields = other.Target, other.How, map[desk.Field]base{}
+		for f, b := range other.Fields { // it says what the other one said; this one says something else
+			w.row.Fields[f] = newBase("of "+into.ID, b.tgt())
+		}
+		for id, k := range known {
+			w.remember(id, k)
+			delete(w.lent, id)
+		}
+	default:
+		w.row.Was, w.row.Target, w.row.How, w.row.Fields, w.row.Began = into.ID, "", "", nil, time.Time{}
 	}
-	return false, err
+	return e.claim(ctx, w, nil)
 }
 
 // leave carries over that a ticket was merged into one that does not move: as it cannot be merged in the target, its own
@@ -172,24 +270,97 @@ func (e *Engine) leave(ctx context.Context, w *work, why string) error {
 		w.finish(OutExcluded, reason)
 		return nil
 	}
-	if err := e.claim(ctx, w, nil); err != nil {
+	w.before, w.takenOver = w.row.Claim, w.row.Claim != nil
+	if err := e.dropHeld(ctx, w.ref, w.row); err != nil {
 		return err
 	}
-	old, err := e.Target.Read(ctx, e.targetRef(w))
-	if err == nil && old.Ref.ID == w.row.Target {
-		f := desk.Fields{desk.Status: {e.mig.ClosedStatus}}
-		if e.mig.OnMerged == Tag {
-			f = e.tagged(old)
-		}
-		_, err = e.Target.Apply(ctx, e.targetRef(w), desk.Change{Fields: f, Lock: old.Lock})
-	}
+	now, err := e.Target.Read(ctx, e.targetRef(w))
 	if err != nil && !errors.Is(err, desk.ErrNotFound) {
-		return e.release(ctx, w, fmt.Errorf("carry over that %s was %s: %w", w.ref, reason, err))
+		return fmt.Errorf("carry over that %s was %s: %w", w.ref, reason, err)
+	}
+	var wrote desk.Fields
+	if err == nil && now.Ref.ID == w.row.Target && w.row.How != mergedThere {
+		policy := e.mig.OnMerged
+		if policy == Mirror {
+			policy = Close
+		}
+		wrote = e.leaving(policy, now)
+	}
+	if err := e.applyLeaving(ctx, w, wrote, now); err != nil {
+		return e.unanswered(ctx, w, fmt.Errorf("carry over that %s was %s: %w", w.ref, reason, err))
 	}
 	w.finish(OutUpdated, reason)
+	w.row.Into, w.row.Apart = into.ID, true
+	return e.left(ctx, w)
+}
+
+// leaving is what policy close or tag writes into the ticket of a record that leaves the source.
+func (e *Engine) leaving(policy OnEvent, now desk.Record) desk.Fields {
+	tags := now.Fields[desk.Tags]
+	switch {
+	case policy == Close:
+		return desk.Fields{desk.Status: {e.mig.ClosedStatus}}
+	case policy == Tag && !slices.Contains(tags, e.mig.EventTag):
+		return desk.Fields{desk.Tags: desk.Set(append(slices.Clone(tags), e.mig.EventTag)...)}
+	}
+	return nil
+}
+
+// applyLeaving claims the row and writes that. What it is goes into the row before the write: the tag, because taking one away
+// that never came does no harm; fields as what is intended.
+func (e *Engine) applyLeaving(ctx context.Context, w *work, wrote desk.Fields, now desk.Record) error {
+	left := w.row
+	left.leftBy(wrote)
+	intent := map[desk.Field]base{}
+	for f := range wrote {
+		if b, ok := left.Fields[f]; ok && b.Event {
+			intent[f] = b
+		}
+	}
+	w.row.Tag = left.Tag
+	if err := e.claim(ctx, w, intent); err != nil || len(wrote) == 0 {
+		return err
+	}
+	if _, err := e.Target.Apply(ctx, e.targetRef(w), desk.Change{Fields: wrote, Lock: now.Lock}); err != nil {
+		return err
+	}
+	w.row.Fields = left.Fields
+	for _, f := range slices.Sorted(maps.Keys(wrote)) {
+		w.wrote = append(w.wrote, string(f))
+	}
+	return nil
+}
+
+// leftBy notes what a policy wrote when the record left the source: the tag is ours, and of fields what the source said before.
+func (r *ledgerRow) leftBy(wrote desk.Fields) {
+	for f, v := range wrote {
+		if f == desk.Tags {
+			r.Tag = tagTicket
+			continue
+		}
+		b := newBase(r.Fields[f].Src, v.Digest())
+		b.Event = true
+		r.Fields = maps.Clone(r.Fields)
+		if r.Fields == nil {
+			r.Fields = map[desk.Field]base{}
+		}
+		r.Fields[f] = b
+	}
+}
+
+// left commits that a record has left the source.
+func (e *Engine) left(ctx context.Context, w *work) error {
 	w.done = false
-	w.row.Claim, w.row.Into, w.row.Last = nil, into.ID, &last{Run: w.m.Run, Pos: w.pos(), Out: w.out}
-	w.row.trace(Trace{At: e.Now().UTC(), Run: w.run.ID, Seen: w.it.Stamp.At, Outcome: OutUpdated, Why: reason})
+	if w.takenOver && e.TargetSide.EntryMarker == "" && w.row.Target != "" {
+		// Whether a writer who was cut off added entries stays open until the record comes back.
+		c := *w.row.Claim
+		c.Until, w.row.Claim = e.Now().UTC(), &c
+	} else {
+		w.row.Claim = nil
+	}
+	w.row.Held, w.row.Digest = false, ""
+	w.row.Last = &last{Run: w.m.Run, Pos: w.pos(), Out: w.out}
+	w.row.trace(Trace{At: e.Now().UTC(), Run: w.run.ID, Seen: w.it.Stamp.At, Outcome: w.out.Outcome, Why: w.out.Reason, Wrote: w.wrote})
 	if err := e.saveRow(ctx, w); err != nil {
 		return err
 	}
@@ -197,94 +368,186 @@ func (e *Engine) leave(ctx context.Context, w *work, why string) error {
 	return nil
 }
 
-func (e *Engine) tagged(r desk.Record) desk.Fields {
-	return desk.Fields{desk.Tags: desk.Set(append(slices.Clone(r.Fields[desk.Tags]), e.mig.EventTag)...)}
+// back is for a record that is in the source: what a policy did to its ticket while it was not, is taken back. A field that
+// nobody has touched since follows the source again, one that the target's people have changed is theirs; the tag goes.
+func (e *Engine) back(w *work, now desk.Record) {
+	if w.tag = w.row.Tag; w.tag == tagTicket {
+		w.tag = ""
+	}
+	fields := map[desk.Field]base{}
+	for f, b := range w.row.Fields {
+		if b.Event {
+			if b.Event = false; now.Fields[f].Digest() == b.tgt() {
+				b = newBase("left the source", b.tgt())
+			}
+		}
+		fields[f] = b
+	}
+	w.row.Fields = fields
+}
+
+// mark does to the ticket what policies say because of its entries.
+func (e *Engine) mark(w *work, m *merge3) {
+	for _, policy := range w.marks {
+		asked := slices.ContainsFunc(m.Held, func(h heldField) bool { return h.Field == desk.Status })
+		switch {
+		case policy == Tag:
+			w.row.Tag, w.tag = tagEntry, tagEntry
+		case policy == Close && !asked:
+			m.Apply[desk.Status] = desk.Value{e.mig.ClosedStatus}
+		}
+	}
+}
+
+// untagged returns what the target shows without the event tag, where that is ours: tags are compared as if it were not there.
+func (e *Engine) untagged(w *work, now desk.Record) desk.Record {
+	if w.row.Tag != "" && !slices.Contains(w.want.Fields[desk.Tags], e.mig.EventTag) {
+		now.Fields = maps.Clone(now.Fields)
+		now.Fields[desk.Tags] = slices.DeleteFunc(slices.Clone(now.Fields[desk.Tags]), func(t string) bool { return t == e.mig.EventTag })
+	}
+	return now
+}
+
+// withTag returns the tags as they are to be.
+func (e *Engine) withTag(w *work, tags desk.Value) desk.Value {
+	if w.tag == "" {
+		return tags
+	}
+	return desk.Set(append(slices.Clone(tags), e.mig.EventTag)...)
+}
+
+// eventOf turns the work back to a ticket that was merged into one that has left the source, where no run has seen the merge:
+// what is left to carry out is that the ticket itself is gone.
+func (e *Engine) eventOf(ctx context.Context, w *work) error {
+	if w.ref == w.it.Ref {
+		return nil
+	}
+	var own ledgerRow
+	version, err := e.get(ctx, e.ledgerKey(w.it.Ref), &own)
+	if err != nil || own.Into != "" {
+		return err
+	}
+	own.version = version
+	w.ref, w.row = w.it.Ref, own
+	return e.free(own)
 }
 
 // carryOutEvent does what the policies say about a migrated record that was deleted, or marked as spam, in the source.
-// Nothing is deleted in the target unless a policy says mirror (invariant 5).
+// Nothing is deleted in the target unless a policy says mirror (invariant 5), and no ticket into which the target's people
+// have merged others.
 func (e *Engine) carryOutEvent(ctx context.Context, w *work) error {
-	policy := e.mig.OnDeleted
-	if w.rec.Event == desk.Spam {
-		policy = e.mig.OnSpam
-	}
-	if err := e.claim(ctx, w, nil); err != nil {
-		return err
-	}
+	policy := e.mig.onEvent(w.rec.Event)
+	reason := string(w.rec.Event) + " in the source; policy " + string(policy)
 	if w.row.Target == "" {
 		// A create is open. If it took effect, the event is for what it made.
-		id, _, err := e.find(ctx, w, true)
+		if err := e.claim(ctx, w, nil); err != nil {
+			return err
+		}
+		id, how, err := e.find(ctx, w, true)
 		if err != nil {
 			return e.release(ctx, w, err)
 		}
 		if w.held.Doubt != "" {
 			return e.commit(ctx, w, OutHeld)
 		}
-		w.row.Target, w.row.How = id, "found"
+		w.row.Target, w.row.How = id, how
 	}
-	out := OutUpdated
+	if err := e.loadEntries(ctx, w); err != nil {
+		return e.release(ctx, w, err)
+	}
+	out, wrote, remove := OutUpdated, desk.Fields(nil), false
 	now, err := desk.Record{}, error(&desk.Error{Op: "look", Class: desk.ErrNotFound})
 	if w.row.Target != "" {
 		now, err = e.Target.Read(ctx, e.targetRef(w))
 	}
-	left := desk.Fields{}
+	gone := errors.Is(err, desk.ErrNotFound)
+	if err == nil && w.takenOver {
+		e.tellOurs(w, e.untagged(w, now))
+	}
 	switch {
-	case err == nil && (now.Ref.ID != w.row.Target || w.row.How == "merged in the target"):
-		out = OutExcluded // the target's people merged it: what lives on there is not this record alone
-	case errors.Is(err, desk.ErrNotFound):
-		out, err = OutUnchanged, nil // gone on both sides
+	case gone && w.before != nil && w.before.Delete:
+		err = nil
+		w.wrote = append(w.wrote, "deleted") // by one of us who was cut off
+	case gone:
+		out, err = OutUnchanged, nil // on both sides
 	case err != nil:
 		return e.release(ctx, w, err)
+	case now.Ref.ID != w.row.Target || w.row.How == mergedThere:
+		out, reason = OutExcluded, reason+"; the target's people merged it, and what lives on there is not this record alone"
+	case policy != Tag && policy != Ignore && e.holdsOthers(w, now):
+		out, reason = OutExcluded, reason+"; the target's people merged other tickets into it, so it stays as it is"
 	case policy == Mirror:
-		d, can := e.Target.(desk.Deleter)
-		if !can {
-			return e.release(ctx, w, &desk.Error{Op: "delete target " + w.row.Target, Class: desk.ErrRejected, Said: "this desk cannot delete; choose policy close or tag"})
-		}
-		err = d.Delete(ctx, e.targetRef(w))
-		w.wrote = append(w.wrote, "deleted")
-	case policy == Close:
-		left[desk.Status] = desk.Value{e.mig.ClosedStatus}
-		_, err = e.Target.Apply(ctx, e.targetRef(w), desk.Change{Fields: left, Lock: now.Lock})
-		w.wrote = append(w.wrote, string(desk.Status))
-	case policy == Tag:
-		left = e.tagged(now)
-		_, err = e.Target.Apply(ctx, e.targetRef(w), desk.Change{Fields: left, Lock: now.Lock})
-		w.wrote = append(w.wrote, string(desk.Tags))
-	default:
+		remove = true
+	case policy == Ignore:
 		out = OutExcluded
+	default:
+		wrote = e.leaving(policy, now)
+	}
+	if w.deleting = remove; remove {
+		err = e.remove(ctx, w)
+	} else {
+		err = e.applyLeaving(ctx, w, wrote, now)
 	}
 	if err != nil {
-		return e.doubt(ctx, w, fmt.Errorf("carry over that %s is %s: %w", w.ref, w.rec.Event, err))
+		return e.unanswered(ctx, w, fmt.Errorf("carry over that %s is %s: %w", w.ref, w.rec.Event, err))
 	}
 	if err := e.keepHeld(ctx, w.held, w.heldBefore, w.heldVersion); err != nil { // nothing of it waits any more
 		return e.unclaim(ctx, w, err, e.Now()) // the held row may be gone all the same: the claim says that it is to be looked at
 	}
-	// Should the record come back, its fields have changed in the source only.
-	w.row.Fields = maps.Clone(w.row.Fields)
-	for f, v := range left {
-		if w.row.Fields == nil {
-			w.row.Fields = map[desk.Field]base{}
-		}
-		w.row.Fields[f] = base{Src: "gone", Tgt: v.Digest()}
+	w.finish(out, reason)
+	w.row.Gone, w.row.Began = w.rec.Event, w.rec.Began.UTC()
+	if remove || gone && w.before != nil && w.before.Delete {
+		// Our own doing: should the record come back, it is made again with everything.
+		w.row.Target, w.row.How, w.row.Fields, w.row.Tag, w.row.Began = "", "", nil, "", time.Time{}
+		w.row.Entries, w.fresh = nil, nil
 	}
-	event := w.rec.Event
-	w.finish(out, string(event)+" in the source; policy "+string(policy))
-	w.done = false
-	w.row.Claim, w.row.Held, w.row.Gone, w.row.Digest, w.row.Began = nil, false, event, "", w.rec.Began.UTC()
-	w.row.Last = &last{Run: w.m.Run, Pos: w.pos(), Out: w.out}
-	w.row.trace(Trace{At: e.Now().UTC(), Run: w.run.ID, Seen: w.it.Stamp.At, Outcome: out, Why: w.out.Reason, Wrote: w.wrote})
-	if err := e.saveRow(ctx, w); err != nil {
+	return e.left(ctx, w)
+}
+
+// remove deletes w's ticket in the target, as a policy says.
+func (e *Engine) remove(ctx context.Context, w *work) error {
+	d, can := e.Target.(desk.Deleter)
+	if !can {
+		return &desk.Error{Op: "delete target " + w.row.Target, Class: desk.ErrRejected, Said: "this desk cannot delete; choose policy close or tag"}
+	}
+	if err := e.claim(ctx, w, nil); err != nil {
 		return err
 	}
-	w.done = true
+	if err := d.Delete(ctx, e.targetRef(w)); err != nil && !errors.Is(err, desk.ErrNotFound) {
+		return err
+	}
+	w.wrote = append(w.wrote, "deleted")
 	return nil
+}
+
+// holdsOthers tells whether the target's people have merged other tickets into w's: it shows entries of ours that are not of
+// this record, or more tickets in it than the source has merged.
+func (e *Engine) holdsOthers(w *work, now desk.Record) bool {
+	if len(now.Aliases) > len(w.rec.Aliases) {
+		return true
+	}
+	ours := map[string]bool{}
+	for id := range w.known {
+		ours[e.marker(id)] = true
+	}
+	for _, en := range w.rec.Entries { // of which a writer who was cut off may have brought some
+		ours[e.marker(en.ID)] = true
+	}
+	return slices.ContainsFunc(now.Entries, func(en desk.Entry) bool { return en.Marker != "" && !ours[en.Marker] })
 }
 
 // rehearse says what carryOut would do, and writes nothing, neither to the desks nor to the ledger.
 func (e *Engine) rehearse(ctx context.Context, w *work) error {
 	if w.rec.Event == desk.Deleted || w.rec.Event == desk.Spam {
-		w.finish(OutExcluded, string(w.rec.Event)+" in the source")
+		policy := e.mig.onEvent(w.rec.Event)
+		w.finish(OutUpdated, fmt.Sprintf("%s in the source; policy %s would be carried out", w.rec.Event, policy))
+		if w.row.Target == "" || policy == Ignore {
+			w.finish(OutExcluded, string(w.rec.Event)+" in the source; policy "+string(policy))
+		}
 		return nil
+	}
+	if w.row.Into != "" && !w.row.Apart {
+		w.row.Target = "" // it was merged, and is not any more
 	}
 	if w.row.Target == "" || w.row.How == "fallback" {
 		id, how, err := e.find(ctx, w, w.run.Adopted || w.row.Claim != nil)
@@ -316,20 +579,27 @@ func (e *Engine) rehearse(ctx context.Context, w *work) error {
 	if err != nil {
 		return err
 	}
+	now = e.untagged(w, now)
+	e.back(w, now)
 	m := merge(w.ref.Kind, w.row.Fields, w.want.Fields, now.Fields, defs, e.mig.Policies, w.heldBefore.decisions())
 	e.noteEntries(w, desk.Written{}, now.Entries)
-	add := 0
-	for _, en := range w.want.Entries {
-		if k, ok := w.known[en.ID]; !ok || k.Digest != entryDigest(en) {
-			add++
+	add, copies := e.compare(w, now)
+	revise := 0
+	for _, c := range copies {
+		f := e.mig.judge(c)
+		if len(f.ask) > 0 {
+			w.held.Entries = append(w.held.Entries, heldEntry{Entry: c.id, Why: strings.Join(f.ask, "; ")})
+		}
+		if f.write != nil {
+			revise++
 		}
 	}
 	w.held.Fields = m.Held
 	switch {
-	case len(m.Held) > 0:
+	case !w.held.empty():
 		w.finish(OutHeld, w.held.reason())
-	case add > 0 || len(m.Apply) > 0:
-		w.finish(OutUpdated, fmt.Sprintf("would set %d fields and add %d entries", len(m.Apply), add))
+	case len(add) > 0 || len(m.Apply) > 0 || revise > 0:
+		w.finish(OutUpdated, fmt.Sprintf("would set %d fields, add %d entries and revise %d", len(m.Apply), len(add), revise))
 	default:
 		w.finish(OutUnchanged, "")
 	}

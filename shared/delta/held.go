@@ -17,7 +17,7 @@ import (
 type Choice string
 
 // The choices: for a field the source's value, the target's, or a third one; for a create in doubt the target record it
-// is, or to create it (again); for an entry that changed and cannot be changed in the target, to leave it as it is there.
+// is, or to create it (again); for an entry the source's, or to leave it as it is in the target.
 const (
 	ChooseSource Choice = "source"
 	ChooseTarget Choice = "target"
@@ -58,11 +58,11 @@ type Held struct {
 	// Fields that both sides changed.
 	Fields []heldField `json:"fields,omitempty"`
 	// Doubt is why it is open whether the record is in the target already, with what was found there.
-	Doubt      string    `json:"doubt,omitempty"`
-	Candidates []string  `json:"candidates,omitempty"`
+	Doubt      string   `json:"doubt,omitempty"`
+	Candidates []string `json:"candidates,omitempty"`
 	// Doubtful are the entries of which it is open whether they are there.
-	Doubtful []string `json:"doubtful,omitempty"`
-	Answer     *Decision `json:"answer,omitempty"`
+	Doubtful []string  `json:"doubtful,omitempty"`
+	Answer   *Decision `json:"answer,omitempty"`
 	// Entries that changed in the source after they were copied, which the target cannot change.
 	Entries []heldEntry `json:"entries,omitempty"`
 	// Gone: the record was deleted in the target.
@@ -70,9 +70,18 @@ type Held struct {
 }
 
 type heldEntry struct {
-	Entry    string    `json:"entry"`
-	Digest   string    `json:"digest"`
+	Entry string `json:"entry"`
+	// Why it waits, and what is to be done by hand where the target cannot.
+	Why string `json:"why"`
+	// Can: the target can change it, so that the source may be chosen.
+	Can bool `json:"can,omitempty"`
+	// Source and Target are the versions that were seen. A decision for the target's holds as long as the source's stays:
+	// somebody may have to change the target's by hand for it.
+	Source   string    `json:"source"`
+	Target   string    `json:"target,omitempty"`
 	Decision *Decision `json:"decision,omitempty"`
+	// Again: a decision was made, and one of the sides moved before it could be carried out.
+	Again bool `json:"again,omitempty"`
 }
 
 func (h Held) empty() bool {
@@ -96,7 +105,10 @@ func (h Held) reason() string {
 		parts = append(parts, s)
 	}
 	for _, en := range h.Entries {
-		parts = append(parts, fmt.Sprintf("entry %s changed in the source, and the target cannot change entries", en.Entry))
+		if en.Again {
+			en.Why += " (and again since it was decided)"
+		}
+		parts = append(parts, en.Why)
 	}
 	return strings.Join(parts, "; ")
 }
@@ -111,7 +123,11 @@ func (h Held) next() string {
 	case len(h.Fields) > 0:
 		return fmt.Sprintf("deltadesk decide %s --field %s --choose source|target|value", h.Ref, h.Fields[0].Field)
 	}
-	return fmt.Sprintf("deltadesk decide %s --entry %s --choose target", h.Ref, h.Entries[0].Entry)
+	choices := "target"
+	if h.Entries[0].Can {
+		choices = "source|target"
+	}
+	return fmt.Sprintf("deltadesk decide %s --entry %s --choose %s", h.Ref, h.Entries[0].Entry, choices)
 }
 
 // decisions by field.
@@ -125,10 +141,19 @@ func (h Held) decisions() map[desk.Field]Decision {
 	return out
 }
 
-func (h Held) acceptedEntry(id, digest string) bool {
-	return slices.ContainsFunc(h.Entries, func(x heldEntry) bool {
-		return x.Entry == id && x.Digest == digest && x.Decision != nil && x.Decision.Choice == ChooseTarget
-	})
+// entry returns what was decided about an entry, the zero Decision if nothing was.
+func (h Held) entry(id string) Decision {
+	for _, x := range h.Entries {
+		if x.Entry == id && x.Decision != nil {
+			return *x.Decision
+		}
+	}
+	return Decision{}
+}
+
+// asks tells whether an entry is held.
+func (h Held) asks(id string) bool {
+	return slices.ContainsFunc(h.Entries, func(x heldEntry) bool { return x.Entry == id })
 }
 
 // HeldRecords returns everything that waits for a person.
@@ -169,10 +194,15 @@ func (e *Engine) Decide(ctx context.Context, ref desk.Ref, field desk.Field, ent
 			if i < 0 {
 				return refuse("entry %s of %s is not held; held is: %s", entry, ref, h.reason())
 			}
-			if d.Choice != ChooseTarget {
-				return refuse("an entry that the target cannot change can only be left as it is there: --choose target")
+			switch {
+			case d.Choice == ChooseTarget, d.Choice == ChooseSource && h.Entries[i].Can:
+			case d.Choice == ChooseSource:
+				return refuse("entry %s cannot be changed in the target by us: change it there by hand, then --choose target", entry)
+			default:
+				return refuse("an entry is decided with source or target")
 			}
-			h.Entries[i].Decision = &d
+			d.Source, d.Target = h.Entries[i].Source, h.Entries[i].Target
+			h.Entries[i].Decision, h.Entries[i].Again = &d, false
 		default:
 			if h.Doubt == "" && !h.Gone {
 				return refuse("%s is not in doubt; held is: %s", ref, h.reason())
@@ -214,6 +244,13 @@ func (e *Engine) keepHeld(ctx context.Context, h Held, before Held, version int6
 			h.Fields[i].Again = old.Again || moved && old.Decision != nil
 			if !moved {
 				h.Fields[i].Decision = old.Decision
+			}
+		}
+	}
+	for i, en := range h.Entries {
+		for _, old := range before.Entries {
+			if old.Entry == en.Entry { // a decision that still holds has been carried out
+				h.Entries[i].Again = old.Again || old.Decision != nil
 			}
 		}
 	}

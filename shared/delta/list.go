@@ -29,7 +29,7 @@ func (e *Engine) list(ctx context.Context, run *Run, pages []pageRow, budget int
 	for ; kind < len(kinds); kind, from, dueDone = kind+1, start, false {
 		k := kinds[kind]
 		if !dueDone {
-			rows, err := e.listDue(ctx, run, k, len(pages), "")
+			rows, err := e.listDue(ctx, run, k, len(pages))
 			if err != nil {
 				return pages, err
 			}
@@ -135,10 +135,10 @@ func (e *Engine) known(l ledgerRow, it desk.Listed) bool {
 		l.Rules == e.rules && l.Began.After(it.Stamp.At.Add(e.SourceSide.StampResolution+e.SourceSide.ListLag))
 }
 
-// listDue makes pages of the due rows of a kind, those with the given reason only if why is set.
-func (e *Engine) listDue(ctx context.Context, run *Run, k desk.Kind, no int, why string) ([]pageRow, error) {
+// listDue makes pages of the due rows of a kind, those with the given reasons only if there are any.
+func (e *Engine) listDue(ctx context.Context, run *Run, k desk.Kind, no int, why ...string) ([]pageRow, error) {
 	var entries []planEntry
-	if run.Kind == Verify || run.Dry && why != "" {
+	if run.Kind == Verify || run.Dry && len(why) > 0 {
 		return nil, nil
 	}
 	err := e.each(ctx, e.duePart(run.Scope), string(k)+"/", func(r Row) error {
@@ -146,7 +146,7 @@ func (e *Engine) listDue(ctx context.Context, run *Run, k desk.Kind, no int, why
 		if err != nil {
 			return err
 		}
-		if d.Mode != "" && run.Mode != CreateUpdate && run.Mode != d.Mode || why != "" && d.Why != why {
+		if d.Mode != "" && run.Mode != CreateUpdate && run.Mode != d.Mode || len(why) > 0 && !slices.Contains(why, d.Why) {
 			return nil
 		}
 		entries = append(entries, planEntry{Listed: d.Listed, Due: d.Why, DueVersion: r.Version})
@@ -157,7 +157,7 @@ func (e *Engine) listDue(ctx context.Context, run *Run, k desk.Kind, no int, why
 	}
 	var rows []pageRow
 	for part := range slices.Chunk(entries, pageLimit) {
-		row, err := e.putPage(ctx, run, pageRow{No: no + len(rows), Kind: k, Listed: len(part), DuePage: true, Done: why != ""}, part)
+		row, err := e.putPage(ctx, run, pageRow{No: no + len(rows), Kind: k, Listed: len(part), DuePage: true, Done: len(why) > 0}, part)
 		if err != nil {
 			return nil, err
 		}

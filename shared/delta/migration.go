@@ -45,10 +45,13 @@ const (
 	TargetWins Conflict = "target-wins"
 )
 
-// OnEvent says what a deletion, merge or spam verdict in the source does to the target.
+// OnEvent says what an event in the source does to the target: a ticket was deleted, merged or found to be spam; an entry was
+// changed, hidden or moved after it was copied.
 type OnEvent string
 
-// The event policies. Mirror does the same in the target (delete, merge); without it nothing is ever deleted there.
+// The event policies. Mirror does the same in the target (delete, merge, revise); without it nothing is ever deleted there.
+// Where a target cannot, the ticket is held, and says what somebody must do by hand. Of an entry, the other three leave the
+// copy as it is, which the report says.
 const (
 	Ignore OnEvent = "ignore"
 	Tag    OnEvent = "tag"
@@ -73,7 +76,12 @@ type Policies struct {
 	OnDeleted     OnEvent
 	OnMerged      OnEvent
 	OnSpam        OnEvent
-	OnTargetGone  OnGone
+	// OnRevised is about an entry that was changed, redacted or removed after it was copied (no desk tells an edit from a
+	// redaction), OnPrivacy about one that was hidden from the customer or shown, OnSplit about one that went to another ticket.
+	OnRevised    OnEvent
+	OnPrivacy    OnEvent
+	OnSplit      OnEvent
+	OnTargetGone OnGone
 	// EventTag is the tag of policy Tag; ClosedStatus the target's status of policy Close.
 	EventTag, ClosedStatus string
 	// Deadline is how long after the baseline's end, or after a chain's last success, a delta may begin.
@@ -95,10 +103,37 @@ func (p Policies) conflict(f desk.Field) Conflict {
 	return p.Conflict
 }
 
+// eventPolicy is one of the event policies, under its name in the migration file.
+type eventPolicy struct {
+	name    string
+	policy  OnEvent
+	deletes bool // as far as mirror goes
+}
+
+func (p Policies) events() []eventPolicy {
+	return []eventPolicy{
+		{"deleted", p.OnDeleted, true},
+		{"spam", p.OnSpam, true},
+		{"merged", p.OnMerged, false},
+		{"revised", p.OnRevised, false},
+		{"privacy", p.OnPrivacy, false},
+		{"split", p.OnSplit, false},
+	}
+}
+
+// onEvent returns the policy for a ticket that left the source.
+func (p Policies) onEvent(event desk.Event) OnEvent {
+	if event == desk.Spam {
+		return p.OnSpam
+	}
+	return p.OnDeleted
+}
+
 // DefaultPolicies are what a file that says nothing gets.
 func DefaultPolicies() Policies {
 	return Policies{
-		Conflict: Hold, OnDeleted: Ignore, OnMerged: Mirror, OnSpam: Ignore, OnTargetGone: HoldGone,
+		Conflict: Hold, OnDeleted: Ignore, OnMerged: Mirror, OnSpam: Ignore,
+		OnRevised: Mirror, OnPrivacy: Mirror, OnSplit: Mirror, OnTargetGone: HoldGone,
 		EventTag: "deleted-in-source", ClosedStatus: "resolved",
 		Deadline: 10 * 24 * time.Hour, ThresholdShare: 0.005, ThresholdCount: 25,
 	}

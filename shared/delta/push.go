@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/deltadesk/deltadesk/shared/desk"
@@ -141,12 +142,23 @@ type work struct {
 	losses []desk.Loss
 	waits  []desk.Ref // links to records that have not arrived
 
-	known  map[string]entryRow // entries that are in the target, with those of aliases
+	known  map[string]entryRow // entries that are in the target
+	lent   map[string]string   // those of them that are in the target of an alias, which is still to be merged there
 	chunks int                 // rows of the thread that are full
 	fresh  []string            // entries added to known since the row was read
 	puts   map[desk.Field]string
-	open   []string // entries of which it is open whether they are in the target
-	adds   []string // entries that are just being added, where the target cannot show it afterwards
+	open   []string        // entries of which it is open whether they are in the target
+	adds   []string        // entries that are just being added, where the target cannot show it afterwards
+	came   map[string]bool // entries that were in another ticket before
+
+	revising   map[string]bool // entries about to be revised, and whether the customer is to see them
+	unanswered bool            // a revision was sent and not answered
+	touched    []string        // entries written by this push
+	unsettled  bool            // entries have left, and where to cannot be told yet
+	parted     bool            // the source has taken it out of the ticket into which it was merged
+	marks      []OnEvent       // what policies do to the ticket because of its entries
+	tag        tagged          // why it is to carry the event tag
+	deleting   bool            // the target is about to be deleted
 
 	held        Held // as it will be
 	heldBefore  Held
@@ -283,6 +295,9 @@ func (e *Engine) prepare(ctx context.Context, w *work) error {
 		}
 	}
 	if rec.Event == desk.Deleted || rec.Event == desk.Spam {
+		if err := e.eventOf(ctx, w); err != nil {
+			return err
+		}
 		switch {
 		case w.row.Target == "" && w.row.Claim == nil, w.row.Gone == rec.Event, w.ref.Kind != desk.Ticket:
 			w.finish(OutExcluded, string(rec.Event)+" in the source")
@@ -316,9 +331,10 @@ func (e *Engine) prepare(ctx context.Context, w *work) error {
 		if _, err := e.get(ctx, e.ledgerKey(w.it.Ref), &alias); err != nil {
 			return err
 		}
-		joined = alias.Into != "" // else the merge is still to be carried over
+		joined = alias.Into == w.ref.ID || slices.Contains(rec.Aliases, alias.Into) // else the merge is still to be carried over
 	}
-	if joined && w.row.Target != "" && w.row.Claim == nil && !w.row.Held && w.row.Gone == "" && !w.row.Unfinished && w.row.Digest == w.digest && len(w.waits) == 0 && !w.run.Adopt {
+	if joined && w.row.Target != "" && w.row.Claim == nil && !w.row.Held && w.row.Gone == "" && w.row.Into == "" && !w.row.Unfinished &&
+		w.row.Digest == w.digest && w.it.Due != dueMoved && len(w.waits) == 0 && !w.run.Adopt {
 		w.finish(OutUnchanged, "")
 		return nil
 	}
@@ -391,7 +407,11 @@ func (e *Engine) build(ctx context.Context, w *work, res mapping.Result) error {
 		return err
 	}
 	// The digest is of what the source says. Notes that we add are left out: they tell of the day they were written.
-	w.digest = digestJSON([]any{w.want.Digest(), res.Noted})
+	var files []string // a file that another one of the same name and size replaced
+	for _, en := range w.want.Entries {
+		files = append(files, filesDigest(en))
+	}
+	w.digest = digestJSON([]any{w.want.Digest(), res.Noted, files})
 	if w.ref.Kind == desk.Ticket {
 		if err := e.loadEntries(ctx, w); err != nil {
 			return err
@@ -411,6 +431,9 @@ func (e *Engine) build(ctx context.Context, w *work, res mapping.Result) error {
 
 // marker is how one of our entries is known again in the target.
 func (e *Engine) marker(entry string) string { return e.mig.ID + "/" + entry }
+
+// entryOf is the way back.
+func (e *Engine) entryOf(marker string) string { return strings.TrimPrefix(marker, e.mig.ID+"/") }
 
 // addNotes puts what has no home in the target into internal notes: once when the ticket is created, and fields without a
 // home again when they change.
@@ -589,7 +612,11 @@ func (e *Engine) conclude(ctx context.Context, w *work) error {
 	}
 	switch w.out.Outcome {
 	case OutHeld:
-		return e.makeDue(ctx, w.run.Scope, dueRow{Listed: w.it.Listed, Why: "held", Run: w.run.ID})
+		why := "held"
+		if w.unsettled {
+			why = dueMoved
+		}
+		return e.makeDue(ctx, w.run.Scope, dueRow{Listed: w.it.Listed, Why: why, Run: w.run.ID})
 	case OutCreated, OutUpdated, OutUnchanged, OutExcluded:
 		if w.later != "" {
 			return e.makeDue(ctx, w.run.Scope, dueRow{Listed: w.it.Listed, Why: "mode", Run: w.run.ID, Mode: w.later})

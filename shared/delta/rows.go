@@ -188,15 +188,19 @@ type outcomeRow struct {
 type ledgerRow struct {
 	// Target is the record's id in the target, "" as long as there is none.
 	Target string `json:"target,omitempty"`
-	// How the link came about: "created", "found", "matched", "fallback", "decided",
-	// "merged in the target".
+	// How the link came about: "created", "found", "matched", "fallback", "decided", mergedThere.
 	How string `json:"how,omitempty"`
 	// Unfinished: the record was made and has not got everything yet.
 	Unfinished bool `json:"unfinished,omitempty"`
 	// Joining is the record that is about to take this one in: whoever read this one before the merge finds its row moved.
 	Joining string `json:"joining,omitempty"`
-	// Into is the record that this one was merged into, in the source.
-	Into string `json:"into,omitempty"`
+	// Into is the record that this one was merged into, in the source. Apart tells that the target did not follow: its own
+	// ticket there, if it has one, keeps its thread.
+	Into  string `json:"into,omitempty"`
+	Apart bool   `json:"apart,omitempty"`
+	// Was is the record that this one was merged into until the source took it out again: a search for this one in the
+	// target may still answer with that one's ticket.
+	Was string `json:"was,omitempty"`
 	// Claim is set while somebody may be writing; what it means is in push.go.
 	Claim *claim `json:"claim,omitempty"`
 	// Began is when the last reading that was carried out began, on the source's clock.
@@ -214,6 +218,8 @@ type ledgerRow struct {
 	Held bool `json:"held,omitempty"`
 	// Gone is the event by which the record left the source.
 	Gone desk.Event `json:"gone,omitempty"`
+	// Tag tells that the event tag is ours, and why it is there.
+	Tag tagged `json:"tag,omitempty"`
 	// Attempts that came to nothing, by run: runs of two windows may try the same record at the same time.
 	Attempts map[string]attempts `json:"attempts,omitempty"`
 	// Last is the plan entry that was carried out last, with its outcome, so that a doubled message answers the same.
@@ -223,6 +229,10 @@ type ledgerRow struct {
 
 	version int64
 }
+
+// mergedThere is How where the target's people merged the record's ticket into another one: the thread goes on there, and the
+// fields are theirs.
+const mergedThere = "merged in the target"
 
 // base of one field: digests of the mapped source value and of the target's value after our last write. Tgt is left out
 // where it equals Src.
@@ -238,7 +248,18 @@ type base struct {
 	// Left is the digest of a value of the target's people that was written again as it was: the desk names us as the one
 	// who wrote it last, and it is theirs.
 	Left string `json:"l,omitempty"`
+	// Event: the target's value is what a policy set when the record left the source; Src is what the source said before.
+	Event bool `json:"g,omitempty"`
 }
+
+// tagged says why a ticket of the target carries the event tag.
+type tagged string
+
+// A ticket that left the source loses its tag when it comes back; one of which an entry was changed keeps it.
+const (
+	tagTicket tagged = "ticket"
+	tagEntry  tagged = "entry"
+)
 
 func newBase(src, tgt string) base {
 	if src == tgt {
@@ -272,6 +293,10 @@ type claim struct {
 	// Puts are digests of what fields say already and are to go on saying: they are written again, because the desk moves
 	// them when an entry arrives. What they say stays the work of whoever said it.
 	Puts map[desk.Field]string `json:"puts,omitempty"`
+	// Revised are the entries to be changed, and whether the customer is to see them.
+	Revised map[string]bool `json:"revised,omitempty"`
+	// Delete: the intent is to delete.
+	Delete bool `json:"delete,omitempty"`
 }
 
 type attempts struct {
@@ -286,10 +311,36 @@ type last struct {
 	Out outcomeRow `json:"out"`
 }
 
-// entryRow is what the ledger knows of one entry that is in the target.
+// entryRow is what the ledger knows of one entry that was copied: the base of its three-way comparison.
 type entryRow struct {
+	// Target is its id in the target, "" where the target does not tell.
 	Target string `json:"t,omitempty"`
+	// Digest is of the words and files that the source said last, or taken; Files is of which files they are.
 	Digest string `json:"d"`
+	Files  string `json:"f,omitempty"`
+	// Shown is the digest of what the target showed then, where it shows them its own way or was left as it was.
+	Shown string `json:"s,omitempty"`
+	// Private: the source did not show it to the customer.
+	Private bool `json:"p,omitempty"`
+	// Own: the target's people made it private themselves.
+	Own bool `json:"o,omitempty"`
+	// Left and Turned tell that words or visibility are known to be others in the target than in the source: its people's, or
+	// a policy's or a decision's doing.
+	Left   bool `json:"l,omitempty"`
+	Turned bool `json:"v,omitempty"`
+	// Came: it was in another ticket before, and its moved row tells where copies of it may be.
+	Came bool `json:"c,omitempty"`
+}
+
+// taken is the Digest of an entry that is no longer in its ticket in the source.
+const taken = "taken"
+
+// movedRow says where an entry is that has been in more than one ticket. There is none for all the others.
+type movedRow struct {
+	// In is the ticket of the source that has it now, as far as its worker has said so.
+	In string `json:"in,omitempty"`
+	// Kept are the tickets of the source whose tickets in the target may still show it; their ledger rows tell.
+	Kept []string `json:"kept,omitempty"`
 }
 
 // Trace is one thing that happened to a record.
@@ -306,7 +357,7 @@ type Trace struct {
 // dueRow makes a later run take a record up although the source does not list it again.
 type dueRow struct {
 	Listed desk.Listed `json:"listed"`
-	Why    string      `json:"why"` // held, failed, mode, link, decision
+	Why    string      `json:"why"` // held, failed, mode, link, moved, decision
 	Run    string      `json:"run"`
 	Mode   Mode        `json:"mode,omitempty"` // for why=mode: the mode that would cover it
 }
@@ -383,6 +434,10 @@ func (e *Engine) dueKey(scope string, r desk.Ref) Key {
 
 func (e *Engine) waitPart(r desk.Ref) string {
 	return "wait/" + e.mig.ID + "/" + string(r.Kind) + "/" + keyID(r.ID)
+}
+
+func (e *Engine) movedKey(entry string) Key {
+	return Key{"moved/" + e.mig.ID + "/" + keyID(entry), "row"}
 }
 
 func (e *Engine) heldPart() string { return "held/" + e.mig.ID }

@@ -76,9 +76,11 @@ func (e *Engine) stageFiles(ctx context.Context, w *work, entries []desk.Entry) 
 }
 
 func (e *Engine) stageFile(ctx context.Context, w *work, entry string, f desk.File) (Info, string, error) {
-	key := fmt.Sprintf("staging/%s/files/%s/%s", e.mig.ID, digestJSON([]string{string(w.ref.Kind), entry, f.ID}), keyID(f.ID))
+	// Size and hash belong to the key: a desk may put other bytes under the same id when something is redacted.
+	same := digestJSON([]any{w.ref.Kind, entry, f.ID, f.Size, f.SHA256})
+	key := fmt.Sprintf("staging/%s/files/%s/%s", e.mig.ID, same, keyID(f.ID))
 	if len(key) > 400 {
-		key = fmt.Sprintf("staging/%s/files/%s", e.mig.ID, digestJSON([]string{string(w.ref.Kind), entry, f.ID}))
+		key = fmt.Sprintf("staging/%s/files/%s", e.mig.ID, same)
 	}
 	if r, info, err := e.Objects.Open(ctx, key); err == nil {
 		return info, key, r.Close()

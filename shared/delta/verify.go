@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 
@@ -71,17 +72,18 @@ func (e *Engine) verifyOne(ctx context.Context, w *work) error {
 	if err != nil {
 		return fmt.Errorf("read target %s of %s: %w", w.row.Target, w.ref, err)
 	}
+	now = e.untagged(w, now)
 	diff, held := []string{}, []string{}
 	if f, ok := e.Target.(desk.Finder); ok && w.ref.Kind == desk.Ticket {
-		ids, err := f.Find(ctx, w.ref)
+		ids, err := e.search(ctx, w, f)
 		if err != nil {
-			return fmt.Errorf("look for %s in the target: %w", w.ref, err)
+			return err
 		}
 		if len(ids) > 1 {
 			diff = append(diff, fmt.Sprintf("%d times in the target", len(ids)))
 		}
 	}
-	if now.Ref.ID == w.row.Target && w.row.How != "merged in the target" {
+	if now.Ref.ID == w.row.Target && w.row.How != mergedThere {
 		d, h, err := e.compareFields(ctx, w, now)
 		if err != nil {
 			return err
@@ -146,7 +148,7 @@ func (e *Engine) compareThread(ctx context.Context, w *work, now desk.Record) (d
 		if en.Marker == "" {
 			continue
 		}
-		if _, twice := there[en.Marker]; twice {
+		if _, twice := there[en.Marker]; twice && !w.known[e.entryOf(en.Marker)].Came {
 			diff = append(diff, "entry "+en.Marker+" twice")
 		}
 		there[en.Marker] = en
@@ -157,18 +159,26 @@ func (e *Engine) compareThread(ctx context.Context, w *work, now desk.Record) (d
 	}
 	var wanted []string
 	for _, en := range w.want.Entries {
+		k := w.known[en.ID]
 		t, ok := there[en.Marker]
 		if !ok {
-			diff = append(diff, "entry "+en.ID+" is missing")
+			if k.Left && k.says(en) {
+				w.out.Kept = append(w.out.Kept, "entry "+en.ID)
+			} else {
+				diff = append(diff, "entry "+en.ID+" is missing")
+			}
 			continue
 		}
 		if !strings.Contains(en.ID, "/") { // notes of ours stand where they were written
 			wanted = append(wanted, en.Marker)
 		}
 		if d := e.compareEntry(en, t); d != "" {
-			if slices.ContainsFunc(w.heldBefore.Entries, func(h heldEntry) bool { return h.Entry == en.ID }) {
+			switch {
+			case w.heldBefore.asks(en.ID):
 				held = append(held, "entry "+en.ID)
-			} else {
+			case e.leftAlone(k, en, t):
+				w.out.Kept = append(w.out.Kept, "entry "+en.ID)
+			default:
 				diff = append(diff, "entry "+en.ID+" "+d)
 			}
 			continue
@@ -183,6 +193,27 @@ func (e *Engine) compareThread(ctx context.Context, w *work, now desk.Record) (d
 			}
 		}
 	}
+	for _, id := range slices.Sorted(maps.Keys(w.known)) {
+		k := w.known[id]
+		t, shown := there[e.marker(id)]
+		if !shown || isNote(id) || slices.ContainsFunc(w.want.Entries, func(en desk.Entry) bool { return en.ID == id }) {
+			continue
+		}
+		switch {
+		case k.Digest == taken && k.Left:
+			w.losses = append(w.losses, keptCopy(id, w.ref))
+		case k.Digest == taken && (t.Body == takenText && len(t.Files) == 0 || wordsDigest(t) == k.Shown):
+		case w.heldBefore.asks(id):
+			held = append(held, "entry "+id)
+		default:
+			diff = append(diff, "entry "+id+" is no longer in the source's ticket")
+		}
+	}
+	kept, err := e.keptCopies(ctx, w)
+	if err != nil {
+		return nil, nil, err
+	}
+	w.losses = append(w.losses, kept...)
 	// Threads that were merged after they were copied stand one after the other; all others keep the source's order.
 	if len(w.rec.Aliases) == 0 {
 		order = slices.DeleteFunc(order, func(m string) bool { return !slices.Contains(wanted, m) })
@@ -191,6 +222,17 @@ func (e *Engine) compareThread(ctx context.Context, w *work, now desk.Record) (d
 		}
 	}
 	return diff, held, nil
+}
+
+// leftAlone tells whether an entry differs only in what is known to: by a decision, a policy, or as the target's people have it.
+func (e *Engine) leftAlone(k entryRow, src, tgt desk.Entry) bool {
+	if k.Left && k.says(src) {
+		tgt.Subject, tgt.Body, tgt.Files = src.Subject, src.Body, src.Files
+	}
+	if k.Turned && k.Private == !src.Public {
+		tgt.Public = src.Public
+	}
+	return e.compareEntry(src, tgt) == ""
 }
 
 func (e *Engine) compareEntry(want, got desk.Entry) string {

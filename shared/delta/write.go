@@ -28,18 +28,23 @@ func (e *Engine) carryOut(ctx, intake context.Context, w *work) error {
 		w.heldVersion = v
 	}
 	w.held = Held{Ref: w.ref, Run: w.run.ID, Scope: w.run.Scope}
+	w.before, w.takenOver = w.row.Claim, w.row.Claim != nil
 	if w.run.Dry {
 		return e.rehearse(ctx, w)
 	}
-	w.before, w.takenOver = w.row.Claim, w.row.Claim != nil
+	if w.takenOver {
+		w.open, w.puts = w.before.Adds, w.before.Puts
+	}
 	if w.rec.Event == desk.Deleted || w.rec.Event == desk.Spam {
 		return e.carryOutEvent(ctx, w)
 	}
 	if w.row.How == "fallback" {
 		w.row.Target, w.row.How = "", "" // somebody stood in: look for the right one again
 	}
-	if w.takenOver {
-		w.open, w.puts = w.before.Adds, w.before.Puts
+	if w.row.Into != "" {
+		if err := e.part(ctx, w); err != nil {
+			return err
+		}
 	}
 	created, adopted := false, false
 	var now desk.Record
@@ -67,6 +72,9 @@ func (e *Engine) carryOut(ctx, intake context.Context, w *work) error {
 			w.row.Unfinished = how == "found" && w.takenOver // our own create, whose answer was lost
 		default:
 			if err := e.forget(ctx, w); err != nil {
+				return e.release(ctx, w, err)
+			}
+			if err := e.gain(ctx, w); err != nil {
 				return e.release(ctx, w, err)
 			}
 			if now, err = e.create(ctx, w); err != nil {
@@ -99,6 +107,7 @@ func (e *Engine) claim(ctx context.Context, w *work, intent map[desk.Field]base)
 	now := e.Now().UTC()
 	row.Claim = &claim{
 		By: e.NewID(), Session: e.Session, At: now, Create: row.Target == "", Intent: intent, Adds: w.doubtful(), Puts: w.puts, Answered: w.answered(),
+		Revised: w.revising, Delete: w.deleting,
 		Until: now.Add(e.Timeout + e.TargetSide.Settle + e.TargetSide.FindLag + e.Skew),
 	}
 	version, err := e.put(ctx, e.ledgerKey(w.ref), w.row.version, row)
@@ -145,7 +154,7 @@ func (e *Engine) ensure(ctx context.Context, w *work, intent map[desk.Field]base
 		return e.claim(ctx, w, intent)
 	}
 	c := *w.row.Claim
-	c.Create, c.Intent, c.Adds, c.Puts, c.Answered = w.row.Target == "", intent, w.doubtful(), w.puts, w.answered()
+	c.Create, c.Intent, c.Adds, c.Puts, c.Answered, c.Revised = w.row.Target == "", intent, w.doubtful(), w.puts, w.answered(), w.revising
 	w.row.Claim = &c
 	return e.saveRow(ctx, w)
 }
@@ -176,6 +185,16 @@ func (e *Engine) unclaim(ctx context.Context, w *work, cause error, until time.T
 	c.Until, c.Session, c.Adds = until.UTC(), e.Session, w.doubtful()
 	w.row.Claim = &c
 	return errors.Join(cause, e.saveRow(ctx, w))
+}
+
+// unanswered gives the claim back where the desk says that nothing was done beyond what is known, and leaves it standing where
+// that is open.
+func (e *Engine) unanswered(ctx context.Context, w *work, cause error) error {
+	switch desk.Class(cause) {
+	case desk.ErrConflict, desk.ErrRejected, desk.ErrUnauthorized, desk.ErrThrottled, desk.ErrNotFound:
+		return e.release(ctx, w, cause)
+	}
+	return e.doubt(ctx, w, cause)
 }
 
 // saveRow writes the row of a claim that is ours. Others write into a claimed row only that somebody waits for this record,
@@ -227,9 +246,9 @@ func (e *Engine) find(ctx context.Context, w *work, lookFirst bool) (id, how str
 		_, matches := e.Target.(desk.Matcher)
 		switch {
 		case ok:
-			ids, err := f.Find(ctx, w.ref)
+			ids, err := e.search(ctx, w, f)
 			if err != nil {
-				return "", "", fmt.Errorf("look for %s in the target: %w", w.ref, err)
+				return "", "", err
 			}
 			if len(ids) == 1 {
 				return ids[0], "found", nil
@@ -253,6 +272,33 @@ func (e *Engine) find(ctx context.Context, w *work, lookFirst bool) (id, how str
 		w.held.Doubt = "it may have been created before an answer was lost, and nothing of it can be searched for"
 	}
 	return id, how, err
+}
+
+// search returns the ids of the target that carry w's source reference. Of a record that was merged and taken out again, the
+// ticket it was merged into may still carry it: that one is another's.
+func (e *Engine) search(ctx context.Context, w *work, f desk.Finder) ([]string, error) {
+	ids, err := f.Find(ctx, w.ref)
+	if err != nil {
+		return nil, fmt.Errorf("look for %s in the target: %w", w.ref, err)
+	}
+	if w.row.Was == "" {
+		return ids, nil
+	}
+	var was ledgerRow
+	if _, err := e.get(ctx, e.ledgerKey(desk.Ref{Kind: w.ref.Kind, ID: w.row.Was}), &was); err != nil {
+		return nil, err
+	}
+	var own []string
+	for _, id := range ids {
+		now, err := e.Target.Read(ctx, desk.Ref{Kind: w.ref.Kind, ID: id})
+		if err != nil && !errors.Is(err, desk.ErrNotFound) {
+			return nil, fmt.Errorf("look for %s in the target: %w", w.ref, err)
+		}
+		if err == nil && now.Ref.ID != was.Target {
+			own = append(own, id)
+		}
+	}
+	return own, nil
 }
 
 // match finds the person or company of the target that w's record means.
@@ -370,24 +416,26 @@ func (e *Engine) create(ctx context.Context, w *work) (desk.Record, error) {
 // was restored: perhaps from what the source said then. Where it differs from what the source says now it is remembered as
 // another one, so that it is revised.
 func (e *Engine) noteEntries(w *work, written desk.Written, thread []desk.Entry) {
-	shown := map[string]desk.Entry{}
+	there := map[string]desk.Entry{}
 	for _, en := range thread {
 		if en.Marker != "" {
-			shown[en.Marker] = en
+			there[en.Marker] = en
 		}
 	}
 	for _, en := range w.want.Entries {
-		if k, known := w.known[en.ID]; known && k.Target != "" {
-			continue
-		}
-		if id, ok := written.Entries[en.Marker]; ok {
-			w.remember(en.ID, entryRow{Target: id, Digest: entryDigest(en)})
-		} else if t, ok := shown[en.Marker]; ok {
-			row := entryRow{Target: t.ID, Digest: entryDigest(en)}
-			if !looksLike(en, t) {
-				row.Digest = ""
-			}
-			w.remember(en.ID, row)
+		k, known := w.known[en.ID]
+		id, wrote := written.Entries[en.Marker]
+		t, shown := there[en.Marker]
+		switch {
+		case known && k.Target != "", !wrote && !shown:
+		case known:
+			k.Target = cmpOr(id, t.ID)
+			w.remember(en.ID, k)
+		case wrote:
+			w.remember(en.ID, newEntryRow(en, id))
+			w.touched = append(w.touched, en.ID)
+		default:
+			w.remember(en.ID, foundEntryRow(en, t))
 		}
 	}
 	if e.TargetSide.EntryMarker == "" && e.TargetSide.KeepsTimes {
@@ -408,22 +456,34 @@ func (w *work) noteByTime(thread []desk.Entry) {
 		}
 		for _, t := range thread {
 			same := t.At.Truncate(time.Second).Equal(en.At.Truncate(time.Second)) || strings.Contains(en.ID, "/") // a note of ours
-			if same && !used[t.ID] && looksLike(en, t) {
+			if same && !used[t.ID] && alike(en, t) {
 				used[t.ID] = true
-				w.remember(en.ID, entryRow{Target: t.ID, Digest: entryDigest(en)})
+				w.remember(en.ID, foundEntryRow(en, t))
 				break
 			}
 		}
 	}
 }
 
-// looksLike tells whether an entry in the target says what the wanted one says.
-func looksLike(want, got desk.Entry) bool {
-	same := want.Public == got.Public && desk.CanonicalBody(want.Body) == desk.CanonicalBody(got.Body) && len(want.Files) == len(got.Files)
-	for i := range want.Files {
-		same = same && want.Files[i].Name == got.Files[i].Name
+// noteShown remembers how the target shows the entries that were written, where that is not quite what was sent: it is the
+// base against which changes by the target's people are told.
+func (e *Engine) noteShown(w *work, after desk.Record) {
+	touched := map[string]string{}
+	for _, id := range w.touched {
+		touched[e.marker(id)], touched[w.known[id].Target] = id, id
 	}
-	return same
+	for _, t := range after.Entries {
+		id, ok := touched[cmpOr(t.Marker, t.ID)]
+		if !ok {
+			continue
+		}
+		k := w.known[id]
+		if k.Shown = wordsDigest(t); k.Shown == k.Digest {
+			k.Shown = ""
+		}
+		k.Target = t.ID
+		w.remember(id, k)
+	}
 }
 
 // converge brings an existing target record to what is wanted: entries first, then fields, because desks move fields when
@@ -431,9 +491,11 @@ func looksLike(want, got desk.Entry) bool {
 func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record, created, adopted bool) error {
 	if now.Ref.ID != w.row.Target && now.Ref.ID != "" {
 		// The target's people merged it: its thread goes on there, its fields are theirs.
-		w.row.Target, w.row.How = now.Ref.ID, "merged in the target"
+		w.row.Target, w.row.How = now.Ref.ID, mergedThere
 	}
-	merged := w.row.How == "merged in the target"
+	merged := w.row.How == mergedThere
+	tags := now.Fields[desk.Tags]
+	now = e.untagged(w, now)
 	if w.takenOver {
 		e.tellOurs(w, now)
 		e.unclear(w, now)
@@ -444,7 +506,16 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 		}
 	}
 	before := now
-	now, err := e.mergeAliases(ctx, w, now)
+	moved, err := e.mergeAliases(ctx, w)
+	if err == nil && moved {
+		if now, err = e.Target.Read(ctx, e.targetRef(w)); err == nil {
+			tags = now.Fields[desk.Tags]
+			now = e.untagged(w, now)
+		}
+	}
+	if err == nil {
+		err = e.gain(ctx, w)
+	}
 	if err != nil {
 		return e.release(ctx, w, err) // a merge that is open is seen by the next one
 	}
@@ -452,9 +523,10 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 	for f, b := range w.row.Fields {
 		if d := now.Fields[f].Digest(); d != b.tgt() && before.Fields[f].Digest() == b.tgt() {
 			w.row.Fields = maps.Clone(w.row.Fields)
-			w.row.Fields[f] = base{Src: b.Src, Tgt: d, Kept: b.Kept}
+			w.row.Fields[f] = base{Src: b.Src, Tgt: d, Kept: b.Kept, Event: b.Event}
 		}
 	}
+	e.back(w, now)
 	e.noteEntries(w, desk.Written{}, now.Entries)
 	w.recovered = w.recovered || w.takenOver && len(w.fresh) > 0
 	defs, err := e.definitions(ctx)
@@ -486,7 +558,15 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 		}
 	}
 	w.held.Fields = m.Held
-	missing, err := e.missing(ctx, w)
+	missing, err := e.thread(ctx, intake, w, now)
+	if err != nil && w.unanswered {
+		return e.unanswered(ctx, w, err)
+	}
+	if err == nil && w.it.Due == dueMoved {
+		var kept []desk.Loss
+		kept, err = e.keptCopies(ctx, w)
+		w.losses = append(w.losses, kept...)
+	}
 	if err != nil {
 		return e.release(ctx, w, err)
 	}
@@ -494,6 +574,13 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 		if now, err = e.Target.Read(ctx, e.targetRef(w)); err != nil {
 			return e.release(ctx, w, err)
 		}
+		tags = now.Fields[desk.Tags]
+		now = e.untagged(w, now)
+	}
+	if merged {
+		w.row.Tag, w.tag = "", "" // its tags are the target's people's
+	} else {
+		e.mark(w, &m)
 	}
 	if !created && e.TargetSide.EntryMarker == "" {
 		missing = e.doubted(w, missing)
@@ -502,7 +589,7 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 	if err := e.stageFiles(ctx, w, missing); err != nil {
 		return e.release(ctx, w, err)
 	}
-	todo := e.changes(w, m, now, missing)
+	todo := e.changes(w, m, now, tags, missing)
 	if len(todo) > 0 {
 		e.adding(w, todo[0].Entries)
 		intent := map[desk.Field]base{}
@@ -528,21 +615,17 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 		w.losses = append(w.losses, written.Losses...)
 		e.noteEntries(w, written, nil)
 		if err != nil {
-			err = fmt.Errorf("write target %s of %s: %w", w.row.Target, w.ref, err)
-			switch desk.Class(err) {
-			case desk.ErrConflict, desk.ErrRejected, desk.ErrUnauthorized, desk.ErrThrottled:
-				return e.release(ctx, w, err) // nothing was done beyond what Written says
-			}
-			return e.doubt(ctx, w, err)
+			return e.unanswered(ctx, w, fmt.Errorf("write target %s of %s: %w", w.row.Target, w.ref, err))
 		}
 		for _, en := range ch.Entries {
 			if _, ok := w.known[en.ID]; !ok {
-				w.remember(en.ID, entryRow{Digest: entryDigest(e.original(w, en.ID))})
+				w.remember(en.ID, newEntryRow(e.original(w, en.ID), ""))
+				w.touched = append(w.touched, en.ID)
 			}
 			w.wrote = append(w.wrote, "entry "+en.ID)
 		}
 		for f := range ch.Fields {
-			if _, ok := m.Apply[f]; ok {
+			if _, ok := m.Apply[f]; ok || f == desk.Tags {
 				w.wrote = append(w.wrote, string(f))
 			}
 		}
@@ -563,7 +646,8 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 		}
 	}
 	w.adds = nil
-	e.rebase(w, m, after, merged)
+	e.noteShown(w, after)
+	e.rebase(w, m, e.untagged(w, after), merged)
 	out := OutUnchanged
 	switch {
 	case !w.held.empty():
@@ -576,6 +660,7 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 	if w.row.Unfinished && (out == OutUpdated || out == OutUnchanged) {
 		out = OutCreated // the rest of a create that was cut off
 	}
+	w.row.Tag = w.tag
 	return e.commit(ctx, w, out)
 }
 
@@ -591,7 +676,7 @@ func (e *Engine) doubted(w *work, missing []desk.Entry) []desk.Entry {
 		case !slices.Contains(w.open, en.ID), asked && a.Choice == ChooseCreate:
 			return false
 		case asked && a.Choice == ChooseLink:
-			w.remember(en.ID, entryRow{Digest: entryDigest(en)})
+			w.remember(en.ID, newEntryRow(en, ""))
 		default:
 			open = append(open, en.ID)
 		}
@@ -605,21 +690,26 @@ func (e *Engine) doubted(w *work, missing []desk.Entry) []desk.Entry {
 	return rest
 }
 
-// tellOurs finds out which fields of the target are as a cut-off writer of ours left them, so that its half-done work is not
-// taken for the work of people: those that say what it intended, and those in which, as the desk says, nobody else had the
-// last word (a desk may move fields by itself when an entry arrives). They become a base that only the source has left.
+// tellOurs finds out which fields and entries of the target are as a cut-off writer of ours left them, so that its half-done
+// work is not taken for the work of people: those that say what it intended, and fields in which, as the desk says, nobody
+// else had the last word (a desk may move fields by itself when an entry arrives). They become a base that only the source
+// has left. Of an entry that was about to be revised whatever it says is taken for ours: a desk may write it its own way.
 func (e *Engine) tellOurs(w *work, now desk.Record) {
 	fields := maps.Clone(w.row.Fields)
 	if fields == nil {
 		fields = map[desk.Field]base{}
 	}
+	ours := map[desk.Field]bool{}
+	for f, b := range w.before.Intent {
+		if now.Fields[f].Digest() == b.tgt() {
+			fields[f], ours[f], w.recovered = b, true, true
+		}
+	}
 	for f := range w.want.Fields {
 		t := now.Fields[f].Digest()
-		b, intended := w.before.Intent[f]
 		switch {
 		case t != "" && (t == w.before.Puts[f] || t == fields[f].Left): // written again as it was: whoever set it before
-		case intended && t == b.tgt():
-			fields[f], w.recovered = b, true
+		case ours[f]:
 		case now.Touched != nil && !now.Touched[f] && !fields[f].Kept:
 			if b, based := fields[f]; !based || t != b.tgt() {
 				fields[f] = base{Src: "cut off", Tgt: t}
@@ -627,6 +717,17 @@ func (e *Engine) tellOurs(w *work, now desk.Record) {
 		}
 	}
 	w.row.Fields = fields
+	for id, public := range w.before.Revised {
+		k, known := w.known[id]
+		i := slices.IndexFunc(now.Entries, func(en desk.Entry) bool { return en.Marker == e.marker(id) || en.ID == k.Target })
+		if !known || i < 0 {
+			continue
+		}
+		if k.Shown = wordsDigest(now.Entries[i]); now.Entries[i].Public == public {
+			k.Private, k.Turned = !public, false
+		}
+		w.remember(id, k)
+	}
 }
 
 // unclear marks fields that a cut-off writer of ours was about to write and that say neither what it intended nor what they
@@ -653,45 +754,6 @@ func (e *Engine) unclear(w *work, now desk.Record) {
 	w.row.Fields = fields
 }
 
-// missing returns the entries to add, and sees to those that changed since they were copied.
-func (e *Engine) missing(ctx context.Context, w *work) ([]desk.Entry, error) {
-	var add []desk.Entry
-	for _, en := range w.want.Entries {
-		k, ok := w.known[en.ID]
-		d := entryDigest(en)
-		switch {
-		case !ok:
-			add = append(add, en)
-		case k.Digest == d || w.heldBefore.acceptedEntry(en.ID, d):
-			k.Digest = d
-			w.remember(en.ID, k)
-		default:
-			r, can := e.Target.(desk.Reviser)
-			if !can || k.Target == "" {
-				w.held.Entries = append(w.held.Entries, heldEntry{Entry: en.ID, Digest: d})
-				continue
-			}
-			if w.claimed == "" {
-				if err := e.claim(ctx, w, nil); err != nil {
-					return nil, err
-				}
-			}
-			one := []desk.Entry{en}
-			if err := e.stageFiles(ctx, w, one); err != nil {
-				return nil, err
-			}
-			one[0].ID = k.Target
-			if err := r.Revise(ctx, e.targetRef(w), one[0]); err != nil {
-				return nil, fmt.Errorf("revise entry %s of %s: %w", en.ID, w.ref, err)
-			}
-			w.remember(en.ID, entryRow{Target: k.Target, Digest: d})
-			w.revised = true
-			w.wrote = append(w.wrote, "entry "+en.ID+" revised")
-		}
-	}
-	return add, nil
-}
-
 func (e *Engine) original(w *work, id string) desk.Entry {
 	i := slices.IndexFunc(w.want.Entries, func(en desk.Entry) bool { return en.ID == id })
 	return w.want.Entries[i]
@@ -699,7 +761,8 @@ func (e *Engine) original(w *work, id string) desk.Entry {
 
 // changes cuts the work into calls of Apply: entries with files one by one, others a handful at a time, fields last. Desks
 // move the status when a reply arrives, so wherever entries are added the status that should be there goes along.
-func (e *Engine) changes(w *work, m merge3, now desk.Record, missing []desk.Entry) []desk.Change {
+// The event tag comes and goes beside what the merge says of tags; tags are those that the target shows.
+func (e *Engine) changes(w *work, m merge3, now desk.Record, tags desk.Value, missing []desk.Entry) []desk.Change {
 	var out []desk.Change
 	for _, en := range missing {
 		if n := len(out); n > 0 && len(en.Files) == 0 && e.TargetSide.EntryMarker != "" && len(out[n-1].Entries) < 8 && len(out[n-1].Entries[0].Files) == 0 {
@@ -717,6 +780,16 @@ func (e *Engine) changes(w *work, m merge3, now desk.Record, missing []desk.Entr
 			fields[desk.Status] = now.Fields[desk.Status]
 			w.puts = map[desk.Field]string{desk.Status: now.Fields[desk.Status].Digest()}
 		}
+	}
+	bare, set := fields[desk.Tags]
+	if !set {
+		bare = now.Fields[desk.Tags]
+	}
+	if want := e.withTag(w, bare); set || w.row.Tag != "" && !want.Equal(tags) {
+		if fields == nil {
+			fields = desk.Fields{}
+		}
+		fields[desk.Tags] = want
 	}
 	if len(fields) > 0 {
 		if len(out) == 0 {
@@ -778,6 +851,11 @@ func (e *Engine) commit(ctx context.Context, w *work, out Outcome) error {
 	if err := e.await(ctx, w); err != nil {
 		return e.release(ctx, w, err)
 	}
+	if w.unsettled {
+		if err := e.makeDue(ctx, w.run.Scope, dueRow{Listed: w.it.Listed, Why: dueMoved, Run: w.run.ID}); err != nil {
+			return e.release(ctx, w, err)
+		}
+	}
 	if err := e.keepHeld(ctx, w.held, w.heldBefore, w.heldVersion); err != nil {
 		return e.unclaim(ctx, w, err, e.Now()) // the held row may be there all the same: the claim says that it is to be looked at
 	}
@@ -829,16 +907,20 @@ func (e *Engine) forget(ctx context.Context, w *work) error {
 	if w.chunks == 0 && len(w.row.Entries) == 0 {
 		return nil
 	}
-	if err := e.each(ctx, e.ledgerPart(w.ref), "entries/", func(r Row) error { return e.rows.Delete(ctx, r.Key, r.Version) }); err != nil {
+	if err := e.forgetChunks(ctx, w.ref); err != nil {
 		return err
 	}
 	w.row.Entries = nil
 	return e.loadEntries(ctx, w)
 }
 
+func (e *Engine) forgetChunks(ctx context.Context, ref desk.Ref) error {
+	return e.each(ctx, e.ledgerPart(ref), "entries/", func(r Row) error { return e.rows.Delete(ctx, r.Key, r.Version) })
+}
+
 // instead goes on with another target record, of which nothing is known.
 func (e *Engine) instead(ctx context.Context, w *work, target, how string) error {
-	w.row.Target, w.row.How, w.row.Fields = target, how, nil
+	w.row.Target, w.row.How, w.row.Fields, w.row.Began = target, how, nil, time.Time{}
 	if err := e.ensure(ctx, w, nil); err != nil {
 		return err
 	}
@@ -855,7 +937,7 @@ func (e *Engine) instead(ctx context.Context, w *work, target, how string) error
 // gone is what happens when a migrated record is no longer in the target.
 func (e *Engine) gone(ctx context.Context, w *work) error {
 	policy := e.mig.OnTargetGone
-	if w.row.Gone == desk.Deleted {
+	if w.before != nil && w.before.Delete {
 		policy = RecreateGone // we deleted it, as the source had; the source has it again
 	}
 	if a := w.heldBefore.Answer; a != nil && w.heldBefore.Gone {
@@ -881,7 +963,7 @@ func (e *Engine) gone(ctx context.Context, w *work) error {
 	switch policy {
 	case RecreateGone:
 		// The claim becomes one to create before anything is created, and the memory of the old thread goes with it.
-		w.row.Target, w.row.Fields = "", nil
+		w.row.Target, w.row.Fields, w.row.Tag, w.row.Began = "", nil, "", time.Time{}
 		if err := e.ensure(ctx, w, nil); err != nil {
 			return err
 		}

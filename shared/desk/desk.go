@@ -93,8 +93,10 @@ type (
 		Merge(ctx context.Context, from, into Ref) error
 	}
 
-	// Reviser changes an entry that the migration wrote earlier: its body, its visibility, its files. The entry's ID is the
-	// target's.
+	// Reviser changes an entry that the migration wrote earlier: its subject, body, headers, files and visibility become those
+	// of e, whose ID is the target's; when it was written and by whom stays. A file without Open is one that the entry has, by
+	// its id in the target, and keeps; files that e does not name go, in such a way that nobody can read them any more. Doing
+	// it twice is the same as doing it once.
 	Reviser interface {
 		Revise(ctx context.Context, ticket Ref, e Entry) error
 	}

@@ -163,7 +163,7 @@ type Record struct {
 	Entries []Entry `json:"entries,omitempty"`
 	// History holds the status changes that the desk remembers, oldest first.
 	History []StatusChange `json:"history,omitempty"`
-	// Aliases are ids of tickets that were merged into this one.
+	// Aliases are ids of tickets that were merged into this one, directly or by way of others.
 	Aliases []string `json:"aliases,omitempty"`
 	// Event tells what is special about the record as it is now: Changed for an ordinary one, Deleted, Spam.
 	Event Event `json:"event,omitempty"`

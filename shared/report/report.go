@@ -45,7 +45,8 @@ type Report struct {
 	Losses []LossClass `json:"losses"`
 	// Exceptions are every held and failed record (and for a verify run every record that differs).
 	Exceptions []Exception `json:"exceptions"`
-	// Kept lists fields that people changed in the target and that were left alone: record and field names.
+	// Kept lists fields and entries that people changed in the target and that were left alone: record, field names, and
+	// entries as "entry ID".
 	Kept []Kept `json:"kept"`
 	// Excluded by reason.
 	Excluded map[string]int `json:"excluded"`

@@ -46,6 +46,8 @@ func (f *File) Backed() (*File, error) {
 	// A backup is ours alone: nobody works in it, and whatever the source says is kept, deleted tickets included.
 	b.Migration.Conflict, b.Migration.ConflictField = delta.SourceWins, nil
 	b.Migration.OnDeleted, b.Migration.OnSpam, b.Migration.OnMerged = delta.Ignore, delta.Ignore, delta.Mirror
+	// But what was redacted or hidden in the source must not stay readable in a backup.
+	b.Migration.OnRevised, b.Migration.OnPrivacy, b.Migration.OnSplit = delta.Mirror, delta.Mirror, delta.Mirror
 	b.Migration.Deadline = 10 * 365 * 24 * time.Hour
 	return &b, nil
 }

@@ -324,6 +324,9 @@ func (d *decoder) policies(n *node) delta.Policies {
 	p.OnDeleted = choice(d, m["deleted"], p.OnDeleted, events...)
 	p.OnMerged = choice(d, m["merged"], p.OnMerged, events...)
 	p.OnSpam = choice(d, m["spam"], p.OnSpam, events...)
+	p.OnRevised = choice(d, m["revised"], p.OnRevised, events...)
+	p.OnPrivacy = choice(d, m["privacy"], p.OnPrivacy, events...)
+	p.OnSplit = choice(d, m["split"], p.OnSplit, events...)
 	p.OnTargetGone = choice(d, m["target_gone"], p.OnTargetGone, delta.HoldGone, delta.RecreateGone, delta.IgnoreGone)
 	for _, e := range d.table(m["fields"]) {
 		d.field(e.value, e.key)

@@ -29,7 +29,7 @@ var keys = map[string][]string{
 	"mapping":   {"unmapped", "ticket", "person", "company", "groups", "group_default", "groups_unmapped", "people"},
 	"rule":      {"from", "to", "values", "default", "transform", "unmapped", "meaning"},
 	"people":    {"unmatched", "fallback", "map"},
-	"policies":  {"conflict", "fields", "deleted", "merged", "spam", "target_gone", "event_tag", "closed_status", "deadline_days", "threshold"},
+	"policies":  {"conflict", "fields", "deleted", "merged", "spam", "revised", "privacy", "split", "target_gone", "event_tag", "closed_status", "deadline_days", "threshold"},
 	"threshold": {"share", "count"},
 	"backup":    {"folder"},
 }

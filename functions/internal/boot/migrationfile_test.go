@@ -142,6 +142,9 @@ policies:
   deleted: tag
   merged: ignore
   spam: close
+  revised: tag
+  privacy: close
+  split: ignore
   target_gone: recreate
   event_tag: gone
   closed_status: closed
@@ -178,6 +181,7 @@ backup: {folder: ./backup}
 		Policies: delta.Policies{
 			Conflict: delta.TargetWins, ConflictField: map[desk.Field]delta.Conflict{"priority": delta.SourceWins},
 			OnDeleted: delta.Tag, OnMerged: delta.Ignore, OnSpam: delta.Close, OnTargetGone: delta.RecreateGone,
+			OnRevised: delta.Tag, OnPrivacy: delta.Close, OnSplit: delta.Ignore,
 			EventTag: "gone", ClosedStatus: "closed", Deadline: 20 * 24 * time.Hour, ThresholdShare: 0.015, ThresholdCount: 3,
 		},
 	}
@@ -199,7 +203,8 @@ backup: {folder: ./backup}
 
 // TestDefaultsWritten proves that a file which writes the defaults out says the same as one that is silent.
 func TestDefaultsWritten(t *testing.T) {
-	f, err := Parse("a.yaml", []byte(minimal+"policies: {conflict: hold, deleted: ignore, merged: mirror, spam: ignore, target_gone: hold,"+
+	f, err := Parse("a.yaml", []byte(minimal+"policies: {conflict: hold, deleted: ignore, merged: mirror, spam: ignore,"+
+		" revised: mirror, privacy: mirror, split: mirror, target_gone: hold,"+
 		" event_tag: deleted-in-source, closed_status: resolved, deadline_days: 10, threshold: {share: 0.5%, count: 25}}\n"), testOptions())
 	if err != nil {
 		t.Fatal(err)
@@ -290,6 +295,8 @@ var brokenFiles = []struct {
 	{"conflict of a field", "policies: {fields: {priority: source}}\n", 7, `policies.fields.priority: "source" is not possible`, true},
 	{"field of a conflict", "policies: {fields: {prioritiy: hold}}\n", 7, `there is no field "prioritiy" (did you mean "priority"?)`, true},
 	{"event", "policies: {deleted: delete}\n", 7, `policies.deleted: "delete" is not possible`, true},
+	{"event of an entry", "policies: {privacy: hold}\n", 7, `policies.privacy: "hold" is not possible; it can be ignore, tag, close, mirror`, true},
+	{"no policy of edits", "policies: {split: mirorr}\n", 7, `policies.split: "mirorr" is not possible (did you mean "mirror"?)`, true},
 	{"gone", "policies: {target_gone: mirror}\n", 7, `policies.target_gone: "mirror" is not possible`, true},
 	{"blank text", "policies: {closed_status: \" \"}\n", 7, "policies.closed_status: the text is empty", true},
 	{"backup without folder", "backup: {}\n", 7, "backup: folder is missing", true},

@@ -25,12 +25,15 @@ type Desk struct {
 	Now func() time.Time
 	// PageSize of listings.
 	PageSize int
-	// NoFinder and NoMarkers take capabilities away.
-	NoFinder, NoMarkers bool
+	// NoFinder, NoReviser, NoMerger and NoMarkers take capabilities away.
+	NoFinder, NoReviser, NoMerger, NoMarkers bool
+	// FindsMerged makes Find answer with the ticket that lives on for one that was merged, as archives do.
+	FindsMerged bool
 	// Blind makes Find see nothing: what a migration would do without looking.
 	Blind bool
-	// Fail, when set, is asked before every call ("mark", "list", "read", "open", "find", "match", "create", "apply", "check");
-	// its error is the call's. Lose is asked after a create or apply took effect; its error is what the caller gets instead of the answer.
+	// Fail, when set, is asked before every call ("mark", "list", "read", "open", "find", "match", "create", "apply", "check",
+	// "revise", "delete"); its error is the call's. Lose is asked after a create, apply, revise or delete took effect; its error
+	// is what the caller gets instead of the answer.
 	Fail, Lose func(op string, ref desk.Ref) error
 	// TellsTouched: Read says which fields people had the last word in.
 	TellsTouched bool
@@ -59,6 +62,7 @@ type stored struct {
 	seq    int64
 	into   string
 	gone   bool
+	event  desk.Event // how it went: Deleted or Spam
 	files  map[string][]byte
 	before *desk.Record // as it was before its last change
 	edited map[desk.Field]bool
@@ -158,12 +162,7 @@ func (d *Desk) Say(ticket string, public bool, author desk.Author, body string, 
 }
 
 // Remove deletes a ticket as the desk's people would.
-func (d *Desk) Remove(ref desk.Ref) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.records[ref].gone = true
-	d.touch(ref, desk.Deleted, "")
-}
+func (d *Desk) Remove(ref desk.Ref) { d.leave(ref, desk.Deleted) }
 
 // Join merges a ticket into another one as the desk's people would.
 func (d *Desk) Join(from, into desk.Ref) {
@@ -173,14 +172,15 @@ func (d *Desk) Join(from, into desk.Ref) {
 }
 
 func (d *Desk) join(from, into desk.Ref) {
+	into = d.alive(into)
 	a, b := d.records[from], d.records[into]
-	if a.into != "" {
+	if a.into != "" || from == into {
 		return
 	}
 	b.rec.Entries = append(b.rec.Entries, a.rec.Entries...)
 	slices.SortStableFunc(b.rec.Entries, func(x, y desk.Entry) int { return x.At.Compare(y.At) })
 	maps.Copy(b.files, a.files)
-	b.rec.Aliases = append(b.rec.Aliases, from.ID)
+	b.rec.Aliases = append(append(b.rec.Aliases, a.rec.Aliases...), from.ID)
 	a.into = into.ID
 	d.touch(from, desk.Merged, into.ID)
 	d.touch(into, desk.Changed, "")
@@ -239,9 +239,8 @@ func (d *Desk) Look() map[string][]Seen {
 		if s == nil {
 			return "?" + ref.ID
 		}
-		if s.into != "" {
-			s, ref = d.records[desk.Ref{Kind: ref.Kind, ID: s.into}], desk.Ref{Kind: ref.Kind, ID: s.into}
-		}
+		ref = d.alive(ref)
+		s = d.records[ref]
 		if s.source.ID != "" {
 			return s.source.String()
 		}
@@ -296,8 +295,9 @@ func (d *Desk) find(source desk.Ref) ([]string, error) {
 	defer d.mu.Unlock()
 	var ids []string
 	for _, ref := range d.order {
-		if s := d.records[ref]; s.source == source && !s.gone && s.into == "" {
-			ids = append(ids, ref.ID)
+		s, lives := d.records[ref], d.alive(ref)
+		if s.source == source && !d.records[lives].gone && (s.into == "" || d.FindsMerged) {
+			ids = append(ids, lives.ID)
 		}
 	}
 	return ids, nil
@@ -320,10 +320,8 @@ func (d *Desk) AsSource() desk.Source { return &sourceSide{d} }
 
 // AsTarget returns the desk's writing side.
 func (d *Desk) AsTarget() desk.Target {
-	if d.NoFinder {
-		return &targetSide{d}
-	}
-	return &findingTarget{targetSide{d}}
+	t := &targetSide{d}
+	return able(t, when(!d.NoFinder, t.find), when(!d.NoReviser, t.revise), when(!d.NoMerger, t.merge))
 }
 
 type sourceSide struct{ d *Desk }
@@ -417,10 +415,7 @@ func (d *Desk) read(ctx context.Context, ref desk.Ref, target bool) (desk.Record
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	r, ok := d.records[ref]
-	if ok && r.into != "" {
-		r = d.records[desk.Ref{Kind: ref.Kind, ID: r.into}]
-	}
+	r, ok := d.records[d.alive(ref)]
 	if !ok || r.gone && target {
 		return desk.Record{}, &desk.Error{Op: "read " + ref.String(), Class: desk.ErrNotFound}
 	}
@@ -439,7 +434,7 @@ func (d *Desk) read(ctx context.Context, ref desk.Ref, target bool) (desk.Record
 	}
 	rec.Event = desk.Changed
 	if r.gone {
-		rec.Event = desk.Deleted
+		rec.Event = r.event
 	}
 	for i := range rec.Entries {
 		if d.NoMarkers {
@@ -478,9 +473,7 @@ func (s *sourceSide) At(_ context.Context, t time.Time) (desk.Cursor, error) {
 
 type targetSide struct{ d *Desk }
 
-type findingTarget struct{ targetSide }
-
-func (t *findingTarget) Find(_ context.Context, source desk.Ref) ([]string, error) {
+func (t *targetSide) find(_ context.Context, source desk.Ref) ([]string, error) {
 	if err := t.d.call("find", source); err != nil || t.d.Blind {
 		return nil, err
 	}
@@ -558,11 +551,7 @@ func (d *Desk) addEntries(ctx context.Context, s *stored, es []desk.Entry, ids m
 		marker := en.Marker
 		en.ID = d.newID()
 		for i, f := range en.Files {
-			r, err := f.Open(ctx)
-			if err != nil {
-				return err
-			}
-			b, err := io.ReadAll(r)
+			b, err := load(ctx, f)
 			if err != nil {
 				return err
 			}
@@ -623,7 +612,7 @@ func (t *targetSide) apply(ctx context.Context, ref desk.Ref, c desk.Change) (de
 	return w, nil
 }
 
-func (t *targetSide) Merge(ctx context.Context, from, into desk.Ref) error {
+func (t *targetSide) merge(ctx context.Context, from, into desk.Ref) error {
 	t.d.mu.Lock()
 	defer t.d.mu.Unlock()
 	if err := ctx.Err(); err != nil {
@@ -639,13 +628,67 @@ func (t *targetSide) Delete(ctx context.Context, ref desk.Ref) error {
 		return err
 	}
 	t.d.mu.Lock()
-	defer t.d.mu.Unlock()
 	if err := ctx.Err(); err != nil {
+		t.d.mu.Unlock()
 		return err
 	}
 	t.d.writes++
 	t.d.records[ref].gone = true
+	t.d.mu.Unlock()
+	return t.d.lose("delete", ref)
+}
+
+func (t *targetSide) revise(ctx context.Context, ticket desk.Ref, e desk.Entry) error {
+	if err := t.d.call("revise", ticket); err != nil {
+		return err
+	}
+	if err := t.rewrite(ctx, ticket, e); err != nil {
+		return err
+	}
+	return t.d.lose("revise", ticket)
+}
+
+func (t *targetSide) rewrite(ctx context.Context, ticket desk.Ref, e desk.Entry) error {
+	t.d.mu.Lock()
+	defer t.d.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s, ok := t.d.records[ticket]
+	i := -1
+	if ok && !s.gone {
+		i = slices.IndexFunc(s.rec.Entries, func(x desk.Entry) bool { return x.ID == e.ID })
+	}
+	if i < 0 {
+		return &desk.Error{Op: "revise entry " + e.ID, Class: desk.ErrNotFound}
+	}
+	have := s.rec.Entries[i]
+	have.Public, have.Subject, have.Body, have.Type, have.Headers, have.Files = e.Public, e.Subject, e.Body, e.Type, e.Headers, nil
+	for _, f := range e.Files {
+		if f.Open != nil {
+			b, err := load(ctx, f)
+			if err != nil {
+				return err
+			}
+			f = desk.File{ID: t.d.newID(), Name: f.Name, Type: f.Type, Size: int64(len(b))}
+			s.files[f.ID] = b
+		}
+		have.Files = append(have.Files, f)
+	}
+	s.rec.Entries = slices.Clone(s.rec.Entries)
+	s.rec.Entries[i] = have
+	t.d.writes++
+	t.d.touch(ticket, desk.Changed, "")
 	return nil
+}
+
+func load(ctx context.Context, f desk.File) ([]byte, error) {
+	r, err := f.Open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	return io.ReadAll(r)
 }
 
 func (t *targetSide) OpenFile(ctx context.Context, ticket desk.Ref, f desk.File) (io.ReadCloser, error) {
@@ -655,9 +698,7 @@ func (t *targetSide) OpenFile(ctx context.Context, ticket desk.Ref, f desk.File)
 var (
 	_ desk.Rewinder = (*sourceSide)(nil)
 	_ desk.Opener   = (*sourceSide)(nil)
-	_ desk.Finder   = (*findingTarget)(nil)
 	_ desk.Matcher  = (*targetSide)(nil)
 	_ desk.Checker  = (*targetSide)(nil)
-	_ desk.Merger   = (*targetSide)(nil)
 	_ desk.Deleter  = (*targetSide)(nil)
 )

@@ -68,13 +68,27 @@ func (e *Effects) Objects(o delta.Objects) delta.Objects { return cutObjects{o, 
 // Queue wraps a queue.
 func (e *Effects) Queue(q delta.Queue) delta.Queue { return cutQueue{q, e} }
 
-// Target wraps a target with all capabilities that Desk's has; without Finder if finder is false.
+// Target wraps a target, and leaves it the capabilities that it has of those that a Desk has.
 func (e *Effects) Target(t desk.Target) desk.Target {
-	c := cutTarget{t, e}
+	var find finder
+	var revise reviser
+	var merge merger
 	if f, ok := t.(desk.Finder); ok {
-		return cutFinder{c, f}
+		find = f.Find
 	}
-	return c
+	if r, ok := t.(desk.Reviser); ok {
+		revise = func(ctx context.Context, ticket desk.Ref, en desk.Entry) (err error) {
+			e.do("target revise "+ticket.String(), func() { err = r.Revise(ctx, ticket, en) })
+			return err
+		}
+	}
+	if m, ok := t.(desk.Merger); ok {
+		merge = func(ctx context.Context, from, into desk.Ref) (err error) {
+			e.do("target merge "+from.String(), func() { err = m.Merge(ctx, from, into) })
+			return err
+		}
+	}
+	return able(cutTarget{t, e}, find, revise, merge)
 }
 
 type cutRows struct {
@@ -138,11 +152,6 @@ func (c cutTarget) Match(ctx context.Context, r desk.Record) ([]string, error) {
 
 func (c cutTarget) Check(ctx context.Context) error { return c.Target.(desk.Checker).Check(ctx) }
 
-func (c cutTarget) Merge(ctx context.Context, from, into desk.Ref) (err error) {
-	c.e.do("target merge "+from.String(), func() { err = c.Target.(desk.Merger).Merge(ctx, from, into) })
-	return err
-}
-
 func (c cutTarget) Delete(ctx context.Context, ref desk.Ref) (err error) {
 	c.e.do("target delete "+ref.String(), func() { err = c.Target.(desk.Deleter).Delete(ctx, ref) })
 	return err
@@ -150,13 +159,4 @@ func (c cutTarget) Delete(ctx context.Context, ref desk.Ref) (err error) {
 
 func (c cutTarget) OpenFile(ctx context.Context, t desk.Ref, f desk.File) (io.ReadCloser, error) {
 	return c.Target.(desk.Opener).OpenFile(ctx, t, f)
-}
-
-type cutFinder struct {
-	cutTarget
-	f desk.Finder
-}
-
-func (c cutFinder) Find(ctx context.Context, source desk.Ref) ([]string, error) {
-	return c.f.Find(ctx, source)
 }

@@ -237,7 +237,6 @@ func (m *mem) add(rec *memRec, es []desk.Entry) (map[string]string, error) {
 		e.ID = "e" + strconv.Itoa(m.next)
 		e.At = e.At.UTC()
 		e.Body = desk.CanonicalBody(e.Body)
-		e.Files = slices.Clone(e.Files)
 		switch {
 		case m.has("entry times are now") && e.Marker != "":
 			e.At = time.Now().UTC().Truncate(time.Second)
@@ -246,21 +245,9 @@ func (m *mem) add(rec *memRec, es []desk.Entry) (map[string]string, error) {
 		case m.has("all public"):
 			e.Public = true
 		}
-		for i := range e.Files {
-			f := &e.Files[i]
-			r, err := f.Open(context.Background())
-			if err != nil {
-				return ids, err
-			}
-			b, err := io.ReadAll(r)
-			if err != nil {
-				return ids, err
-			}
-			if m.has("cuts files") {
-				b = b[:min(len(b), 1000)]
-			}
-			f.ID, f.Size, f.Open, f.SHA256 = e.ID+"-"+strconv.Itoa(i), int64(len(b)), nil, ""
-			rec.files[f.ID] = b
+		var err error
+		if e.Files, err = m.files(rec, e); err != nil {
+			return ids, err
 		}
 		rec.Entries = append(rec.Entries, e)
 		if m.has("markers on others") && strings.Contains(e.Body, "desktest:") {
@@ -271,6 +258,31 @@ func (m *mem) add(rec *memRec, es []desk.Entry) (map[string]string, error) {
 		}
 	}
 	return ids, nil
+}
+
+// files stores those of an entry that bring their content.
+func (m *mem) files(rec *memRec, e desk.Entry) ([]desk.File, error) {
+	var out []desk.File
+	for _, f := range e.Files {
+		if f.Open != nil {
+			r, err := f.Open(context.Background())
+			if err != nil {
+				return nil, err
+			}
+			b, err := io.ReadAll(r)
+			if err != nil {
+				return nil, err
+			}
+			if m.has("cuts files") {
+				b = b[:min(len(b), 1000)]
+			}
+			m.next++
+			f.ID, f.Size, f.Open, f.SHA256 = e.ID+"-"+strconv.Itoa(m.next), int64(len(b)), nil, ""
+			rec.files[f.ID] = b
+		}
+		out = append(out, f)
+	}
+	return out, nil
 }
 
 func (m *mem) get(ref desk.Ref) (*memRec, error) {
@@ -682,7 +694,23 @@ func (s *memTarget) Revise(ctx context.Context, ticket desk.Ref, e desk.Entry) e
 		if i < 0 {
 			return desk.ErrNotFound
 		}
-		rec.Entries[i].Body, rec.Entries[i].Public = e.Body, e.Public || s.m.has("stays public")
+		have := rec.Entries[i]
+		have.Body, have.Public, have.Headers = e.Body, e.Public || s.m.has("stays public"), e.Headers
+		if !s.m.has("keeps subjects") {
+			have.Subject = e.Subject
+		}
+		if !s.m.has("keeps files") {
+			before := have.Files
+			if have.Files, err = s.m.files(rec, e); err != nil {
+				return err
+			}
+			for _, f := range before {
+				if !s.m.has("hides files") && !slices.ContainsFunc(have.Files, func(x desk.File) bool { return x.ID == f.ID }) {
+					delete(rec.files, f.ID)
+				}
+			}
+		}
+		rec.Entries[i] = have
 		s.m.wrote(rec, desk.Changed, "")
 		return nil
 	})

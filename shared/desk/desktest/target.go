@@ -876,28 +876,64 @@ func targetLock(t T, e *env) {
 	}
 }
 
-// targetRevise: an entry that the migration wrote gets another body and visibility, and stays the same entry.
+// targetRevise: an entry that the migration wrote gets other words, files and visibility, and stays the same entry. Files that
+// are named without content are kept, those that are not named are gone.
 func targetRevise(t T, e *env) {
 	tg := e.target(t)
 	v, ok := tg.(desk.Reviser)
 	if !ok {
 		t.Skipf("no Reviser")
 	}
-	r := e.record(t, tg, desk.Entry{Public: true, Body: "stays"}, desk.Entry{Public: true, Body: "secret number 12345"})
+	stays, goes, comes := file(content{seed: 1, size: 40}, "stays.bin"), file(content{seed: 2, size: 50}, "goes.bin"), file(content{seed: 3, size: 60}, "comes.bin")
+	r := e.record(t, tg, desk.Entry{Public: true, Body: "stays"},
+		desk.Entry{Public: true, Subject: "of number 12345", Body: "secret number 12345", Files: []desk.File{goes, stays}})
 	p := e.put(t, tg, r)
 	want := slices.Clone(r.Entries)
-	want[1].Body, want[1].Public = "secret number *****", false
+	shown := func() desk.Entry {
+		i := slices.IndexFunc(p.now.Entries, func(x desk.Entry) bool { return x.ID == p.entries[want[1].Marker] })
+		if i < 0 {
+			t.Fatalf("%s: entry %s is missing from the thread", p.now.Ref, want[1].Marker)
+		}
+		return p.now.Entries[i]
+	}
+	revise := func(what string, sent desk.Entry) {
+		sent.ID, sent.Marker = p.entries[want[1].Marker], want[1].Marker
+		for range 2 { // twice is the same as once
+			e.must(t, "revising: "+what, v.Revise(t.Context(), p.now.Ref, sent))
+		}
+		eventually(t.Context(), e.tgt.ListLag, func() bool {
+			now, err := tg.Read(t.Context(), p.now.Ref)
+			e.must(t, "reading "+p.now.Ref.String(), err)
+			changed := now.Digest() != p.now.Digest()
+			p.now = now
+			return changed
+		})
+		e.sameEntries(t, tg, p, want)
+		if got := shown(); got.Subject != want[1].Subject {
+			t.Errorf("%s: entry %s, revised (%s), has a subject of %d characters, want %d", p.now.Ref, got.ID, what, len(got.Subject), len(want[1].Subject))
+		}
+	}
+	if len(shown().Files) != 2 {
+		t.Fatalf("%s: entry %s has %d files, want 2", p.now.Ref, shown().ID, len(shown().Files))
+	}
+	gone, kept := shown().Files[0], shown().Files[1]
+	kept.Open = nil
+	want[1].Subject, want[1].Body, want[1].Public, want[1].Files = "", "secret number *****", false, []desk.File{stays, comes}
 	sent := want[1]
-	sent.ID = p.entries[sent.Marker]
-	e.must(t, "revising", v.Revise(t.Context(), p.now.Ref, sent))
-	eventually(t.Context(), e.tgt.ListLag, func() bool {
-		now, err := tg.Read(t.Context(), p.now.Ref)
-		e.must(t, "reading "+p.now.Ref.String(), err)
-		changed := now.Digest() != p.now.Digest()
-		p.now = now
-		return changed
-	})
-	e.sameEntries(t, tg, p, want)
+	sent.Files = []desk.File{kept, comes}
+	revise("words, files and visibility", sent)
+	if o, can := tg.(desk.Opener); can {
+		_, _, err := hashFile(t.Context(), o, p.now.Ref, gone)
+		e.wants(t, "opening a file that was revised away", err, desk.ErrNotFound)
+	}
+
+	sent = shown()
+	sent.Public, want[1].Public = true, true
+	revise("visibility only", sent)
+
+	want[1].Body, want[1].Files = "nothing", nil
+	revise("no files", want[1])
+
 	sent.ID = "999999999"
 	e.wants(t, "revising an entry that is not there", v.Revise(t.Context(), p.now.Ref, sent), desk.ErrNotFound, desk.ErrRejected)
 }

@@ -57,8 +57,8 @@ func (r Result) Line() string {
 func seedOf(seed uint64, run int) uint64 { return seed*1_000_003 + uint64(run) } //nolint:gosec // run is above 0
 
 // one plays one run.
-func playOne(seed uint64, only []int, loud bool) *world {
-	w := newWorld(seed)
+func playOne(seed uint64, only []int, loud bool) (w *world) {
+	w = newWorld(seed)
 	w.loud = loud
 	script := newScript(w.p)
 	if only != nil {

@@ -558,7 +558,7 @@ func (o *oracle) ended(ctx context.Context, e *delta.Engine) {
 			if err := json.Unmarshal(row.Body, &l); err != nil {
 				w.violate("miscounted", "ledger row %s is damaged: %v", part, err)
 			}
-			if s := w.src.records[desk.Ref{Kind: desk.Ticket, ID: part[strings.LastIndex(part, "/")+1:]}]; w.restored && s != nil && !s.live() {
+			if s := w.src.records[desk.Ref{Kind: desk.Ticket, ID: part[strings.LastIndex(part, "/")+1:]}]; (w.restored || !w.dst.t.markers) && s != nil && !s.live() {
 				continue // it was gone before the ledger came back, and nothing lists it any more
 			}
 			if l.Claim != nil && !l.Held {
