@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"runtime/debug"
 	"time"
 
 	"github.com/deltadesk/deltadesk/shared/delta"
@@ -51,7 +52,7 @@ func (w *world) spawn(name string, body func(*proc)) *proc {
 			case crash:
 				p.died = true
 			default:
-				panic(x)
+				panic(fmt.Sprintf("%v\n%s", x, debug.Stack()))
 			}
 		}()
 		body(p)

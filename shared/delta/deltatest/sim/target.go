@@ -306,7 +306,9 @@ type reviser struct{ t *target }
 
 func (x reviser) Revise(ctx context.Context, ticket desk.Ref, e desk.Entry) error {
 	d := x.t.d
-	es, err := x.t.content(ctx, []desk.Entry{e})
+	sent := e
+	sent.Files = slices.DeleteFunc(slices.Clone(e.Files), func(f desk.File) bool { return f.Open == nil })
+	es, err := x.t.content(ctx, []desk.Entry{sent})
 	if err != nil {
 		return err
 	}
@@ -329,10 +331,16 @@ func (x reviser) Revise(ctx context.Context, ticket desk.Ref, e desk.Entry) erro
 		}
 		d.change(r, desk.Changed, "", func(v *version) {
 			y := &v.entries[i]
-			y.public, y.body, y.files = es[0].public, es[0].body, es[0].files
-			for j := range y.files {
-				y.files[j].id = d.newID()
+			var files []file
+			fresh := es[0].files
+			for _, f := range e.Files { // one that is not sent again is one that it has
+				if f.Open != nil {
+					files, fresh = append(files, file{d.newID(), fresh[0].name, fresh[0].content}), fresh[1:]
+				} else if j := slices.IndexFunc(y.files, func(z file) bool { return z.id == f.ID }); j >= 0 {
+					files = append(files, y.files[j])
+				}
 			}
+			y.public, y.body, y.files = es[0].public, es[0].body, files
 		})
 		d.w.occur("desk/entry revised")
 	}
