@@ -74,6 +74,9 @@ func parseLine(b []byte) (l line, raw []byte, sum string, err error) {
 	if _, err := recordPath(l.Ref); err != nil {
 		return line{}, nil, "", err
 	}
+	if l.Ref.ID == "" || len(l.Ref.ID) > maxID {
+		return line{}, nil, "", errors.New("a record without a valid id")
+	}
 	switch l.Event {
 	case "", desk.Changed, desk.Deleted, desk.Spam:
 	case desk.Merged:

@@ -490,7 +490,8 @@ func (t *target) Check(ctx context.Context) error {
 	return j.Close()
 }
 
-// checked is a file on its way out: reading fails at the end when the bytes are not the ones that were stored.
+// checked is a file on its way out: reading fails at the end when the bytes are not the ones that were stored, and as soon
+// as there are more of them.
 type checked struct {
 	ctxReader
 	c    io.Closer
@@ -510,7 +511,7 @@ func (c *checked) Read(p []byte) (int, error) {
 	c.h.Write(p[:n])
 	c.n += int64(n)
 	switch {
-	case errors.Is(err, io.EOF) && (c.n != c.want.Size || hexSum(c.h) != c.want.SHA256):
+	case c.n > c.want.Size, errors.Is(err, io.EOF) && (c.n != c.want.Size || hexSum(c.h) != c.want.SHA256):
 		return n, &desk.Error{Op: c.op, Class: desk.ErrRejected, Err: errors.New("the file in the archive is damaged: its bytes are not those that were stored")}
 	case err != nil && !errors.Is(err, io.EOF):
 		return n, &desk.Error{Op: c.op, Class: desk.ErrTransient, Err: err}
