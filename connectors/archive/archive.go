@@ -5,7 +5,6 @@ package archive
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"strconv"
 	"time"
@@ -110,21 +109,11 @@ func newTarget(c desk.Config, d desk.Deps) (desk.Target, error) {
 		if err := makeFolder(s); err != nil {
 			return nil, err
 		}
-		sweep(filepath.Join(s.dir, tmpDir), 24*time.Hour)
+		s.sweep(24 * time.Hour)
 	}
 	f, err := openFolder(s, d)
 	if err != nil {
 		return nil, err
 	}
 	return &target{f}, nil
-}
-
-// sweep removes what writers that were killed left behind. A failure is of no consequence: the next one tries again.
-func sweep(dir string, age time.Duration) {
-	names, _ := os.ReadDir(dir)
-	for _, n := range names {
-		if info, err := n.Info(); err == nil && info.Mode().IsRegular() && time.Since(info.ModTime()) > age {
-			_ = os.Remove(filepath.Join(dir, n.Name()))
-		}
-	}
 }

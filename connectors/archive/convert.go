@@ -39,8 +39,8 @@ func parseStored(b []byte) (stored, error) {
 	if _, err := recordPath(r.Ref); err != nil {
 		return stored{}, err
 	}
-	if r.Ref.ID == "" || r.Stamp.Seq < 1 {
-		return stored{}, errors.New("it has no id or sequence number")
+	if r.Ref.ID == "" || len(r.Ref.ID) > maxID || r.Stamp.Seq < 1 {
+		return stored{}, errors.New("it has no valid id or sequence number")
 	}
 	switch r.Event {
 	case "", desk.Changed, desk.Deleted, desk.Spam:

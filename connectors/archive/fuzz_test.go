@@ -5,9 +5,15 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"io"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/deltadesk/deltadesk/shared/desk"
 )
@@ -94,6 +100,70 @@ func FuzzJournal(f *testing.F) {
 		}
 		_, _, _ = parsePending(b)
 		_, _ = parseIdentity(b)
+	})
+}
+
+// FuzzKept: whatever the names, ids and texts of a record, it is refused, or it reads as it was given.
+func FuzzKept(f *testing.F) {
+	src, tg := open(f, nil)
+	for _, s := range []string{"", "a", "../../../x", `..\x`, "a/b", "a\r\nX: y", "\"", "\x00", "\u202egnp.exe", "\xff", strings.Repeat("x", 300), "con", "%2e", " ", "\ufeff"} {
+		f.Add(s, "subject", "text\r\n\r\n", "a.txt", "text/plain", "c@d", "Message-ID", "abc")
+		f.Add("1", s, s, s, s, s, s, s)
+	}
+	f.Fuzz(func(t *testing.T, id, subject, body, name, kind, cid, header, content string) {
+		at := time.Date(2019, 3, 4, 5, 6, 7, 0, time.UTC)
+		r := desk.Record{
+			Ref: ticketRef(id), URL: subject, Fields: desk.Fields{desk.Subject: desk.Text(subject), desk.Custom(header): desk.Set(subject, name)},
+			Entries: []desk.Entry{{
+				ID: id, Author: desk.Author{ID: id, Name: name, Email: cid}, At: at, Subject: subject, Body: body, Type: kind, Headers: map[string]string{header: subject},
+				Files: []desk.File{{ID: id, Name: name, Type: kind, CID: cid, Size: -1, Open: text(content)}, {ID: id, Name: name, Size: int64(len(content)), Open: text(content)}},
+			}},
+			History: []desk.StatusChange{{At: at, By: desk.Author{Name: name}, Before: subject, After: body}},
+		}
+		w, err := tg.Create(t.Context(), r)
+		if err != nil {
+			if !errors.Is(err, desk.ErrRejected) {
+				t.Error(err)
+			}
+			return
+		}
+		defer func() {
+			if err := tg.Delete(t.Context(), ticketRef(w.ID)); err != nil { // so that the next one finds an empty archive
+				t.Error(err)
+			}
+		}()
+		got, err := src.Read(t.Context(), ticketRef(w.ID))
+		if err != nil || w.ID == "" || len(w.ID) > maxID {
+			t.Fatalf("an id of %d bytes, %v", len(w.ID), err)
+		}
+		if again := desk.CanonicalBody(got.Entries[0].Body); again != got.Entries[0].Body || again != desk.CanonicalBody(body) {
+			t.Errorf("the body %q becomes %q", body, got.Entries[0].Body)
+		}
+		want := r
+		want.Entries[0].Body = got.Entries[0].Body
+		ignore := []cmp.Option{
+			cmpopts.IgnoreFields(desk.Record{}, "Ref", "Stamp", "Lock", "Began", "Event"), cmpopts.IgnoreFields(desk.Entry{}, "ID"),
+			cmpopts.IgnoreFields(desk.File{}, "ID", "Open", "Size", "SHA256"), cmpopts.EquateEmpty(),
+		}
+		if diff := cmp.Diff(want, got, ignore...); diff != "" {
+			t.Errorf("-given +read:\n%s", diff)
+		}
+		for _, x := range got.Entries[0].Files {
+			rc, err := src.OpenFile(t.Context(), got.Ref, x)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if b, err := io.ReadAll(rc); string(b) != content || err != nil {
+				t.Errorf("%d bytes of %d, %v", len(b), len(content), err)
+			}
+			_ = rc.Close()
+		}
+		for dir, want := range map[string]int{".": 7, recordsDir: 1, tmpDir: 0} { // desk.json, fields.json, files, journal.log, lock, records, tmp
+			names, err := os.ReadDir(filepath.Join(tg.dir, dir))
+			if err != nil || len(names) > want {
+				t.Errorf("in %s there are %v, %v", dir, names, err)
+			}
+		}
 	})
 }
 

@@ -12,7 +12,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -74,6 +73,9 @@ func parseLine(b []byte) (l line, raw []byte, sum string, err error) {
 	}
 	if _, err := recordPath(l.Ref); err != nil {
 		return line{}, nil, "", err
+	}
+	if l.Ref.ID == "" || len(l.Ref.ID) > maxID {
+		return line{}, nil, "", errors.New("a record without a valid id")
 	}
 	switch l.Event {
 	case "", desk.Changed, desk.Deleted, desk.Spam:
@@ -181,7 +183,7 @@ type folder struct {
 }
 
 func openFolder(s settings, d desk.Deps) (*folder, error) {
-	b, err := os.ReadFile(filepath.Join(s.dir, deskFile))
+	b, err := s.readFile(deskFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("archive: open %s: it is no archive, there is no %s in it", s.dir, deskFile)
 	}
@@ -207,7 +209,7 @@ func (f *folder) damaged(op string, err error) error {
 
 // refresh brings the index up to the journal. The caller holds mu.
 func (f *folder) refresh() error {
-	j, err := os.Open(filepath.Join(f.dir, journalFile))
+	j, err := f.open(journalFile, os.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) && f.x.journaled == 0 {
 		return f.peek()
 	}
@@ -235,7 +237,7 @@ func (f *folder) refresh() error {
 
 // promised tells whether a write is, or was, under way, so that the journal's end need not be sound.
 func (f *folder) promised() bool {
-	_, err := os.Lstat(filepath.Join(f.dir, pendingFile))
+	_, err := f.lstat(pendingFile)
 	return err == nil
 }
 
@@ -298,7 +300,7 @@ func (f *folder) peek() error {
 
 // pending reads pending.json; nil where there is none.
 func (f *folder) pending() (*pending, line, error) {
-	b, err := os.ReadFile(filepath.Join(f.dir, pendingFile))
+	b, err := f.readFile(pendingFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, line{}, nil
 	}
@@ -332,7 +334,7 @@ func (f *folder) exclusive(ctx context.Context, op string, fn func() error) erro
 	case <-ctx.Done():
 		return &desk.Error{Op: op, Class: desk.ErrTransient, Err: ctx.Err()}
 	}
-	lock, err := lockFolder(ctx, f.dir)
+	lock, err := f.lock(ctx)
 	if err != nil {
 		return f.damaged(op, err)
 	}
@@ -360,12 +362,11 @@ func (f *folder) writable(ctx context.Context, op string) error {
 
 // recover finishes the write that a dead writer began. The caller is the writer.
 func (f *folder) recover() error {
-	path := filepath.Join(f.dir, journalFile)
-	if info, err := os.Lstat(path); err == nil && info.Size() > f.x.offset { // a line that was cut off
+	if info, err := f.lstat(journalFile); err == nil && info.Size() > f.x.offset { // a line that was cut off
 		if !f.promised() {
 			return fmt.Errorf("%s ends in the middle of a line at byte %d, and no write was under way; bring it back from a copy", journalFile, f.x.offset)
 		}
-		if err := os.Truncate(path, f.x.offset); err != nil {
+		if err := f.truncate(journalFile, f.x.offset); err != nil {
 			return err
 		}
 	}
@@ -383,9 +384,8 @@ func (f *folder) recover() error {
 
 // append writes a line to the journal, and to the index unless it is there already.
 func (f *folder) append(l line, raw string) error {
-	path := filepath.Join(f.dir, journalFile)
-	_, statErr := os.Lstat(path)
-	j, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	_, statErr := f.lstat(journalFile)
+	j, err := f.open(journalFile, os.O_WRONLY|os.O_CREATE|os.O_APPEND)
 	if err != nil {
 		return err
 	}
@@ -400,7 +400,7 @@ func (f *folder) append(l line, raw string) error {
 			return err
 		}
 		if statErr != nil {
-			if err := f.syncDir(f.dir); err != nil {
+			if err := f.in(func(root *os.Root) error { return f.syncDir(root, ".") }); err != nil {
 				return err
 			}
 		}
@@ -423,11 +423,11 @@ func (f *folder) finish(p pending) error {
 		if err != nil {
 			return fmt.Errorf("%s is damaged: %w", pendingFile, err)
 		}
-		if err := os.Remove(filepath.Join(f.dir, path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := f.remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
-	return os.Remove(filepath.Join(f.dir, pendingFile))
+	return f.remove(pendingFile)
 }
 
 // commit writes a record. The caller is in exclusive. After it began, an error leaves open whether the record was written;
@@ -464,10 +464,10 @@ func (f *folder) commit(st *stored) error {
 	if err != nil {
 		return err
 	}
-	if err := f.replace(filepath.Join(f.dir, pendingFile), promise); err != nil {
+	if err := f.replace(pendingFile, promise); err != nil {
 		return err
 	}
-	if err := f.replace(filepath.Join(f.dir, path), append(content, '\n')); err != nil {
+	if err := f.replace(path, append(content, '\n')); err != nil {
 		return err
 	}
 	if err := f.append(l, p.Line); err != nil {
@@ -482,7 +482,7 @@ func (f *folder) load(ref desk.Ref) (stored, error) {
 	if err != nil {
 		return stored{}, fmt.Errorf("%w: %w", err, fs.ErrNotExist)
 	}
-	b, err := os.ReadFile(filepath.Join(f.dir, path))
+	b, err := f.readFile(path)
 	if err != nil {
 		return stored{}, err
 	}

@@ -88,12 +88,12 @@ func makeFolder(s settings) error {
 			return fail(err)
 		}
 	}
-	lock, err := lockFolder(context.Background(), s.dir)
+	lock, err := s.lock(context.Background())
 	if err != nil {
 		return fail(err)
 	}
 	defer lock.Close()
-	if _, err := os.Lstat(filepath.Join(s.dir, deskFile)); err == nil {
+	if _, err := s.lstat(deskFile); err == nil {
 		return nil
 	}
 	var id [16]byte
@@ -102,35 +102,10 @@ func makeFolder(s settings) error {
 	if err != nil {
 		return fail(err)
 	}
-	if err := s.replace(filepath.Join(s.dir, deskFile), append(b, '\n')); err != nil {
+	if err := s.replace(deskFile, append(b, '\n')); err != nil {
 		return fail(err)
 	}
 	return nil
-}
-
-// lockFolder waits for the folder's writer lock. Closing the file gives it back.
-func lockFolder(ctx context.Context, folder string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(folder, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	wait := time.NewTimer(0)
-	defer wait.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			_ = f.Close()
-			return nil, ctx.Err()
-		case <-wait.C:
-		}
-		if ok, err := tryLock(f); err != nil {
-			_ = f.Close()
-			return nil, err
-		} else if ok {
-			return f, nil
-		}
-		wait.Reset(2 * time.Millisecond)
-	}
 }
 
 // recordPath says where a record lies, relative to the folder. Two ids never share a path, no id leaves the folder, and
@@ -173,105 +148,6 @@ func blobPath(sha string) (string, error) {
 		return "", errors.New("not a SHA-256 in hex")
 	}
 	return filepath.Join(filesDir, sha[:2], sha[2:]), nil
-}
-
-// replace writes a file so that after a crash it has either its old or its new content.
-func (s settings) replace(path string, content []byte) error {
-	tmp, err := os.CreateTemp(filepath.Join(s.dir, tmpDir), "w-")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = os.Remove(tmp.Name()) }() // gone where it got its name
-	defer tmp.Close()
-	if _, err := tmp.Write(content); err != nil {
-		return err
-	}
-	return s.place(tmp, path)
-}
-
-// place makes a complete temporary file durable under its final name. It closes the file.
-func (s settings) place(tmp *os.File, path string) error {
-	if s.fsync {
-		if err := tmp.Sync(); err != nil {
-			return err
-		}
-	}
-	if err := tmp.Close(); err != nil {
-		return err
-	}
-	return s.rename(tmp.Name(), path)
-}
-
-func (s settings) rename(from, to string) error {
-	dir := filepath.Dir(to)
-	_, err := os.Lstat(dir)
-	if fresh := errors.Is(err, fs.ErrNotExist); fresh {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return err
-		}
-		if err := s.syncDirs(dir); err != nil {
-			return err
-		}
-	}
-	if err := os.Rename(from, to); err != nil {
-		return err
-	}
-	return s.syncDir(dir)
-}
-
-// syncDirs makes a folder's name durable, and those of the folders above it up to the archive's.
-func (s settings) syncDirs(dir string) error {
-	for dir = filepath.Dir(dir); len(dir) >= len(s.dir); dir = filepath.Dir(dir) {
-		if err := s.syncDir(dir); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (s settings) syncDir(dir string) error {
-	if !s.fsync {
-		return nil
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
-}
-
-// staged is a file's content, complete and on its disk, but without its final name.
-type staged struct {
-	path, sha string
-	size      int64
-}
-
-// stage copies and hashes a stream. Memory does not grow with it.
-func (s settings) stage(ctx context.Context, r io.Reader) (_ staged, err error) {
-	tmp, err := os.CreateTemp(filepath.Join(s.dir, tmpDir), "f-")
-	if err != nil {
-		return staged{}, err
-	}
-	defer func() {
-		if cerr := tmp.Close(); err == nil {
-			err = cerr
-		}
-		if err != nil {
-			_ = os.Remove(tmp.Name())
-		}
-	}()
-	h := sha256.New()
-	n, err := io.Copy(io.MultiWriter(tmp, h), ctxReader{ctx, r})
-	if err != nil {
-		return staged{}, err
-	}
-	if s.fsync {
-		if err := tmp.Sync(); err != nil {
-			return staged{}, err
-		}
-	}
-	return staged{path: tmp.Name(), sha: hexSum(h), size: n}, nil
 }
 
 func hexSum(h hash.Hash) string { return hex.EncodeToString(h.Sum(nil)) }

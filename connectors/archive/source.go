@@ -8,7 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"sort"
 	"time"
@@ -209,7 +208,7 @@ func (f *folder) OpenFile(ctx context.Context, ticket desk.Ref, x desk.File) (io
 		if err != nil {
 			return nil, &desk.Error{Op: op, Class: desk.ErrRejected, Err: err}
 		}
-		b, err := os.Open(filepath.Join(f.dir, path))
+		b, err := f.open(path, os.O_RDONLY)
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, &desk.Error{Op: op, Class: desk.ErrNotFound, Err: errors.New(path + " is missing in the archive")}
 		}
@@ -256,7 +255,7 @@ var sharedFields = map[desk.Kind][]desk.Field{
 
 func (f *folder) customFields() (map[desk.Kind][]desk.Field, error) {
 	out := map[desk.Kind][]desk.Field{}
-	b, err := os.ReadFile(filepath.Join(f.dir, fieldsFile))
+	b, err := f.readFile(fieldsFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return out, nil
 	}

@@ -10,7 +10,6 @@ import (
 	"io"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -44,7 +43,7 @@ func (t *target) Create(ctx context.Context, r desk.Record) (desk.Written, error
 		return desk.Written{}, &desk.Error{Op: op, Class: desk.ErrRejected, Err: err}
 	}
 	entries, files, err := t.stageAll(ctx, op, r.Entries, nil)
-	defer files.discard()
+	defer t.discard(files)
 	if err != nil {
 		return desk.Written{}, err
 	}
@@ -118,7 +117,7 @@ func (t *target) Apply(ctx context.Context, ref desk.Ref, c desk.Change) (desk.W
 		return desk.Written{}, err
 	}
 	entries, files, err := t.stageAll(ctx, op, c.Entries, nil)
-	defer files.discard()
+	defer t.discard(files)
 	if err != nil {
 		return desk.Written{}, err
 	}
@@ -188,7 +187,7 @@ func (t *target) store(op string, st *stored, files stagedFiles) error {
 		if err != nil {
 			return t.damaged(op, err)
 		}
-		if err := t.rename(x.path, filepath.Join(t.dir, path)); err != nil {
+		if err := t.rename(x.name, path); err != nil {
 			return t.damaged(op, err)
 		}
 	}
@@ -228,7 +227,7 @@ func (t *target) noteFields(k desk.Kind, fs desk.Fields) error {
 	if err != nil {
 		return err
 	}
-	return t.replace(filepath.Join(t.dir, fieldsFile), append(b, '\n'))
+	return t.replace(fieldsFile, append(b, '\n'))
 }
 
 // written describes what was done to a record, in memory of its own.
@@ -250,9 +249,9 @@ func (t *target) written(st *stored, added []desk.Entry) desk.Written {
 // stagedFiles are complete files that have no final name yet.
 type stagedFiles []staged
 
-func (s stagedFiles) discard() {
-	for _, x := range s {
-		_ = os.Remove(x.path) // gone where it got its final name
+func (t *target) discard(all stagedFiles) {
+	for _, x := range all {
+		_ = t.remove(x.name) // gone where it got its final name
 	}
 }
 
@@ -275,7 +274,7 @@ func (t *target) stageAll(ctx context.Context, op string, in []desk.Entry, kept 
 				continue
 			}
 			s, err := t.stageOne(ctx, *x)
-			if s.path != "" {
+			if s.name != "" {
 				all = append(all, s)
 			}
 			if err != nil {
@@ -435,7 +434,7 @@ func (t *target) Revise(ctx context.Context, ticket desk.Ref, e desk.Entry) erro
 		return err
 	}
 	in, files, err := t.stageAll(ctx, op, []desk.Entry{e}, st.Record.Entries[i].Files)
-	defer files.discard()
+	defer t.discard(files)
 	if err != nil {
 		return err
 	}
@@ -484,14 +483,15 @@ func (t *target) Check(ctx context.Context) error {
 	if err := t.sound(ctx); err != nil {
 		return err
 	}
-	j, err := os.OpenFile(filepath.Join(t.dir, lockFile), os.O_RDWR, 0)
+	j, err := t.open(lockFile, os.O_RDWR)
 	if err != nil {
 		return &desk.Error{Op: "check", Class: desk.ErrUnauthorized, Err: err}
 	}
 	return j.Close()
 }
 
-// checked is a file on its way out: reading fails at the end when the bytes are not the ones that were stored.
+// checked is a file on its way out: reading fails at the end when the bytes are not the ones that were stored, and as soon
+// as there are more of them.
 type checked struct {
 	ctxReader
 	c    io.Closer
@@ -511,7 +511,7 @@ func (c *checked) Read(p []byte) (int, error) {
 	c.h.Write(p[:n])
 	c.n += int64(n)
 	switch {
-	case errors.Is(err, io.EOF) && (c.n != c.want.Size || hexSum(c.h) != c.want.SHA256):
+	case c.n > c.want.Size, errors.Is(err, io.EOF) && (c.n != c.want.Size || hexSum(c.h) != c.want.SHA256):
 		return n, &desk.Error{Op: c.op, Class: desk.ErrRejected, Err: errors.New("the file in the archive is damaged: its bytes are not those that were stored")}
 	case err != nil && !errors.Is(err, io.EOF):
 		return n, &desk.Error{Op: c.op, Class: desk.ErrTransient, Err: err}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -146,31 +147,60 @@ const perPage = 100
 
 // every fetches all pages of a collection in id order. It fails where RT hides rows from the account: pages would then be
 // short, and an end could not be told from a gap.
-func every[T any](ctx context.Context, a *account, path string, q url.Values) ([]T, http.Header, error) {
+func every[T row](ctx context.Context, a *account, path string, q url.Values) ([]T, http.Header, error) {
 	q.Set("per_page", strconv.Itoa(perPage))
 	q.Set("orderby", "id")
-	var out []T
+	var out, before []T
 	var first http.Header
 	for n := 1; ; n++ {
 		if n > 1 {
 			q.Set("page", strconv.Itoa(n))
 		}
-		var p page[T]
-		h, err := a.get(ctx, path, q, &p)
+		p, h, err := fetch[T](ctx, a, path, q)
 		if err != nil {
 			return nil, nil, err
 		}
 		if first == nil {
 			first = h
 		}
-		if p.Total == nil {
-			return nil, nil, hidden(label(http.MethodGet, path))
+		if n > 1 && (len(p.Items) == 0 || reflect.DeepEqual(before, []T(p.Items))) {
+			return nil, nil, senseless(label(http.MethodGet, path), "a page of a list is empty, or the one before it again")
 		}
-		out = append(out, p.Items...)
+		out, before = append(out, p.Items...), p.Items
 		if n*perPage >= *p.Total {
 			return out, first, nil
 		}
 	}
+}
+
+// fetch asks for one page of a collection.
+func fetch[T row](ctx context.Context, a *account, path string, q url.Values) (p page[T], h http.Header, err error) {
+	if h, err = a.get(ctx, path, q, &p); err != nil {
+		return p, h, err
+	}
+	op := label(http.MethodGet, path)
+	if p.Total == nil {
+		return p, h, hidden(op)
+	}
+	if slices.ContainsFunc(p.Items, func(x T) bool { return !x.known() }) {
+		return p, h, senseless(op, "a line of a list without a number")
+	}
+	return p, h, nil
+}
+
+// ascending tells whether each line's number is larger than that of the line before.
+func ascending[T row](rows []T, id func(T) number) bool {
+	for i := 1; i < len(rows); i++ {
+		if id(rows[i]) <= id(rows[i-1]) {
+			return false
+		}
+	}
+	return true
+}
+
+// senseless is what an answer is called that is JSON and cannot be RT's. Perhaps the next one is.
+func senseless(op, said string) error {
+	return &desk.Error{Op: op, Said: said, Class: desk.ErrTransient}
 }
 
 func hidden(op string) error {
@@ -226,7 +256,7 @@ func ticketQuery(query string) url.Values {
 // thread reads a whole ticket: history first, so that its newest number is no newer than anything read after it. It answers
 // for the ticket that lives on when id was merged. withText leaves attachments out when false.
 func (a *account) thread(ctx context.Context, id string, withText bool) (t thread, began time.Time, err error) {
-	if _, err := strconv.ParseUint(id, 10, 63); err != nil {
+	if !isID(id) {
 		return t, began, &desk.Error{Op: "read ticket", Said: "a ticket's id is a number", Class: desk.ErrNotFound}
 	}
 	var h http.Header
@@ -235,14 +265,18 @@ func (a *account) thread(ctx context.Context, id string, withText bool) (t threa
 		return t, began, err
 	}
 	began = a.began(h)
+	if !ascending(t.txns, func(x wireTxn) number { return x.ID }) {
+		// Something was committed while pages were fetched, and has moved the others: one of them is there twice.
+		return t, began, senseless("GET /ticket/N/history", "transactions that are not in order, or there twice")
+	}
 	if t.ticket, err = a.ticket(ctx, id); err != nil {
 		return t, began, err
 	}
 	if !withText {
 		return t, began, nil
 	}
-	t.texts = map[int64]string{}
-	var ids []int64
+	t.texts = map[number]string{}
+	var ids []number
 	for _, x := range t.txns {
 		if x.Type == "Create" || x.Type == "Correspond" || x.Type == "Comment" {
 			ids = append(ids, x.ID)
@@ -254,6 +288,9 @@ func (a *account) thread(ctx context.Context, id string, withText bool) (t threa
 		parts, _, err := every[wireAttachment](ctx, a, path, url.Values{"query": {jsonQuery(in)}, "fields": {attachmentFields}})
 		if err != nil {
 			return t, began, err
+		}
+		if !ascending(parts, func(p wireAttachment) number { return p.ID }) {
+			return t, began, senseless("GET /ticket/N/attachments", "attachments that are not in order, or there twice")
 		}
 		t.parts = append(t.parts, parts...)
 		if !slices.ContainsFunc(parts, wireAttachment.unnamedText) {
@@ -277,7 +314,10 @@ func (a *account) remainingTexts(ctx context.Context, t thread) error {
 		if _, ok := t.texts[p.ID]; ok || !p.unnamedText() {
 			continue
 		}
-		r, err := a.OpenFile(ctx, desk.Ref{}, desk.File{ID: strconv.FormatInt(p.ID, 10), Size: -1})
+		r, err := a.OpenFile(ctx, desk.Ref{}, desk.File{ID: p.ID.String(), Size: -1})
+		if errors.Is(err, desk.ErrNotFound) {
+			return senseless("GET /attachment/N", "a text that is listed is not there") // which says nothing about the ticket
+		}
 		if err != nil {
 			return err
 		}
@@ -289,7 +329,7 @@ func (a *account) remainingTexts(ctx context.Context, t thread) error {
 		if len(b) > maxText {
 			return &desk.Error{Op: "GET /attachment/N", Said: fmt.Sprintf("a text of more than %d bytes", maxText), Class: desk.ErrRejected}
 		}
-		t.texts[p.ID] = string(b)
+		t.texts[p.ID] = strings.ToValidUTF8(string(b), "\ufffd")
 	}
 	return nil
 }
@@ -333,6 +373,9 @@ func (a *account) single(ctx context.Context, id string) (wireTicket, error) {
 // look reads a ticket with its ETag, which is the number of its newest transaction. People are named by login.
 func (a *account) look(ctx context.Context, id string) (t wireTicket, etag string, err error) {
 	h, err := a.get(ctx, "/ticket/"+url.PathEscape(id), url.Values{"fields[Queue]": {"id,Name"}}, &t)
+	if err == nil && !t.known() {
+		err = senseless("GET /ticket/N", "a ticket without a number")
+	}
 	if err != nil {
 		return t, "", err
 	}

@@ -3,6 +3,7 @@ package requesttracker
 import (
 	"bytes"
 	"encoding/json"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -31,6 +32,31 @@ func (s *str) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
+// number is an id that RT counts, 0 where there is none.
+type number int64
+
+func (n *number) UnmarshalJSON(b []byte) error {
+	var s str
+	if err := s.UnmarshalJSON(b); err != nil {
+		return err
+	}
+	if *n = 0; isID(string(s)) {
+		v, err := strconv.ParseInt(string(s), 10, 64)
+		*n = number(v)
+		return err
+	}
+	return nil
+}
+
+func (n number) String() string { return strconv.FormatInt(int64(n), 10) }
+
+// isID tells whether s is a number as RT gives one to a record, written as RT writes it. Only such a one may get into a path,
+// a query or a reference.
+func isID(s string) bool {
+	n, err := strconv.ParseInt(s, 10, 64)
+	return err == nil && n > 0 && strconv.FormatInt(n, 10) == s
+}
+
 // list takes a JSON array; RT writes "" for an empty one.
 type list[T any] []T
 
@@ -42,8 +68,21 @@ func (l *list[T]) UnmarshalJSON(b []byte) error {
 	return json.Unmarshal(b, (*[]T)(l))
 }
 
+// row is a line of a collection. known tells whether it says which record it is about.
+type row interface{ known() bool }
+
+func (x wireTxn) known() bool        { return x.ID > 0 && (x.ObjectID == "" || isID(string(x.ObjectID))) }
+func (p wireAttachment) known() bool { return p.ID > 0 }
+func (w wireTicket) known() bool {
+	return isID(string(w.ID)) && (w.EffectiveID == "" || w.EffectiveID == "0" || isID(string(w.EffectiveID)))
+}
+func (u wireUser) known() bool  { return isID(string(u.ID)) }
+func (r wireRef) known() bool   { return isID(string(r.ID)) }
+func (q wireQueue) known() bool { return isID(string(q.ID)) }
+func (c wireCFDef) known() bool { return isID(string(c.ID)) }
+
 // page is the frame of every collection. Total is null for accounts from which RT hides rows.
-type page[T any] struct {
+type page[T row] struct {
 	Total *int    `json:"total"`
 	Items list[T] `json:"items"`
 }
@@ -165,7 +204,7 @@ func (t *wireTime) UnmarshalJSON(b []byte) error {
 		return err
 	}
 	at, err := time.Parse(time.RFC3339, string(s))
-	if err != nil || at.Unix() <= 0 {
+	if err != nil || at.Unix() <= 0 || at.UTC().Year() > 9999 {
 		*t = wireTime{}
 		return nil // a ticket with a broken date is still a ticket
 	}
@@ -179,7 +218,7 @@ func (t wireTime) time() time.Time { return time.Time(t) }
 type wireTxn struct {
 	LowerType  str         `json:"type"`
 	Type       str         `json:"Type"`
-	ID         int64       `json:"id,string"`
+	ID         number      `json:"id"`
 	ObjectType str         `json:"ObjectType"`
 	ObjectID   wireRefOrID `json:"ObjectId"`
 	Field      str         `json:"Field"`
@@ -193,7 +232,7 @@ type wireTxn struct {
 
 // wireAttachment is one part of a message. https://docs.bestpractical.com/rt/5.0.3/RT/REST2.html#Attachments
 type wireAttachment struct {
-	ID            int64       `json:"id,string"`
+	ID            number      `json:"id"`
 	TransactionID wireRefOrID `json:"TransactionId"`
 	ContentType   str         `json:"ContentType"`
 	Filename      str         `json:"Filename"`

@@ -25,9 +25,9 @@ var (
 // thread is everything RT tells about one ticket.
 type thread struct {
 	ticket wireTicket
-	txns   []wireTxn        // in id order
-	parts  []wireAttachment // in id order, without Content
-	texts  map[int64]string // Content of the unnamed text parts
+	txns   []wireTxn         // in id order
+	parts  []wireAttachment  // in id order, without Content
+	texts  map[number]string // Content of the unnamed text parts
 }
 
 // fields returns the ticket's fields. skip names custom fields that are the migration's own.
@@ -145,10 +145,11 @@ func groups(members []wireRef) desk.Value {
 }
 
 func minutes(s str) desk.Value {
-	if s == "0" {
+	n, err := strconv.Atoi(string(s))
+	if err != nil || n == 0 {
 		return nil
 	}
-	return desk.Text(string(s))
+	return desk.Text(strconv.Itoa(n))
 }
 
 // author of a transaction. RT's own doings have no person.
@@ -164,7 +165,7 @@ func author(r wireRef) desk.Author {
 func (t thread) seq() int64 {
 	var n int64
 	for _, x := range t.txns {
-		n = max(n, x.ID)
+		n = max(n, int64(x.ID))
 	}
 	return n
 }
@@ -201,7 +202,7 @@ func (t thread) entries() []desk.Entry {
 		if x.Type != "Create" && x.Type != "Correspond" && x.Type != "Comment" {
 			continue
 		}
-		id := strconv.FormatInt(x.ID, 10)
+		id := x.ID.String()
 		ps := parts[id]
 		worked, _ := strconv.Atoi(string(x.TimeTaken))
 		if len(ps) == 0 && x.Type == "Create" && worked == 0 {
@@ -245,7 +246,7 @@ func (t thread) fill(e *desk.Entry, ps []wireAttachment) {
 		case p.nested() && i+1 < len(ps):
 			// RT takes a forwarded mail apart; its headers are those of the part that follows.
 			e.Files = append(e.Files, desk.File{
-				ID: headersOf + strconv.FormatInt(ps[i+1].ID, 10), Type: "text/rfc822-headers", Size: int64(len(ps[i+1].Headers)),
+				ID: headersOf + ps[i+1].ID.String(), Type: "text/rfc822-headers", Size: int64(len(ps[i+1].Headers)),
 			})
 		default:
 			e.Files = append(e.Files, p.file())
@@ -319,11 +320,11 @@ func invisible(tag string) bool { return tag == "style" || tag == "script" || ta
 // text's size was taken before RT brought it to UTF-8.
 func (p wireAttachment) file() desk.File {
 	h := headers(string(p.Headers))
-	f := desk.File{ID: strconv.FormatInt(p.ID, 10), Name: string(p.Filename), Type: strings.ToLower(string(p.ContentType)), Size: -1}
+	f := desk.File{ID: p.ID.String(), Name: string(p.Filename), Type: mediaTypeOf(string(p.ContentType)), Size: -1}
 	if n, err := strconv.ParseInt(string(p.ContentLength), 10, 64); err == nil && n >= 0 && !transcoded(f.Type) {
 		f.Size = n
 	}
-	f.CID = strings.Trim(strings.TrimSpace(h["content-id"]), "<>")
+	f.CID = strings.TrimSpace(strings.NewReplacer("<", "", ">", "").Replace(h["content-id"]))
 	disposition, _, _ := strings.Cut(h["content-disposition"], ";")
 	f.Inline = f.CID != "" && !strings.EqualFold(strings.TrimSpace(disposition), "attachment")
 	return f
@@ -334,14 +335,15 @@ func transcoded(mediaType string) bool {
 	return strings.HasPrefix(mediaType, "text/") || strings.HasPrefix(mediaType, "message/")
 }
 
-// headers parses RT's Headers into lower-case names; of repeated ones the first counts.
+// headers parses RT's Headers into lower-case names; of repeated ones the first counts. No value has a line end, not even the
+// half of one, which whoever writes it into a mail again would take for the beginning of another header.
 func headers(s string) map[string]string {
 	out := map[string]string{}
 	last := ""
-	for line := range strings.SplitSeq(strings.ReplaceAll(s, "\r\n", "\n"), "\n") {
+	for line := range strings.SplitSeq(lineEnds.Replace(s), "\n") {
 		if line != "" && (line[0] == ' ' || line[0] == '\t') {
 			if last != "" {
-				out[last] += " " + strings.TrimSpace(line)
+				out[last] = strings.TrimSpace(out[last] + " " + strings.TrimSpace(line))
 			}
 			continue
 		}
@@ -357,6 +359,8 @@ func headers(s string) map[string]string {
 	}
 	return out
 }
+
+var lineEnds = strings.NewReplacer("\r\n", "\n", "\r", " ")
 
 // mailHeaders picks what keeps a mail thread together. RT gives every message a Message-ID of its own; only one that came
 // with a mail is worth keeping.
@@ -399,7 +403,7 @@ func (p wireAttachment) own(f *desk.File) {
 	if _, ok := param(ct, paramInline); ok {
 		f.Inline = true
 	}
-	if n, err := strconv.ParseInt(string(p.ContentLength), 10, 64); err == nil {
+	if n, err := strconv.ParseInt(string(p.ContentLength), 10, 64); err == nil && n >= 0 {
 		f.Size = n // our files are stored byte for byte
 	}
 }

@@ -25,7 +25,7 @@ type vendorFile struct {
 }
 
 func (v vendorFile) thread() thread {
-	t := thread{ticket: v.Ticket, txns: v.Txns, parts: v.Parts, texts: map[int64]string{}}
+	t := thread{ticket: v.Ticket, txns: v.Txns, parts: v.Parts, texts: map[number]string{}}
 	for _, p := range v.Texts {
 		t.texts[p.ID] = string(p.Content)
 	}

@@ -364,9 +364,9 @@ func (p *push) after(ctx context.Context, kind string) (int64, error) {
 	}
 	var id int64
 	for _, x := range txns {
-		p.newest = max(p.newest, x.ID)
+		p.newest = max(p.newest, int64(x.ID))
 		if string(x.Type) == kind && p.isUs(x.Creator) {
-			id = x.ID
+			id = int64(x.ID)
 		}
 	}
 	return id, nil
@@ -452,8 +452,8 @@ func (p *push) settle(ctx context.Context) (thread, desk.Record, error) {
 // transaction only.
 func kept(op string, txns []wireTxn, since int64, now desk.Record, want []desk.Entry) error {
 	for _, x := range txns {
-		if len(want) > 0 && x.ID > since && strings.HasPrefix(string(x.Type), "Attachment") {
-			return &desk.Error{Op: op, Said: "RT cut or dropped a file: transaction " + strconv.FormatInt(x.ID, 10), Class: desk.ErrRejected}
+		if len(want) > 0 && int64(x.ID) > since && strings.HasPrefix(string(x.Type), "Attachment") {
+			return &desk.Error{Op: op, Said: "RT cut or dropped a file: transaction " + x.ID.String(), Class: desk.ErrRejected}
 		}
 	}
 	for _, e := range want {

@@ -2,6 +2,8 @@ package requesttracker
 
 import (
 	"bufio"
+	"bytes"
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -45,10 +47,10 @@ func (a *account) cursor(raw desk.Cursor) (cursor, error) {
 	var c cursor
 	d := json.NewDecoder(strings.NewReader(string(raw)))
 	d.DisallowUnknownFields()
-	if err := d.Decode(&c); err != nil || d.More() || c.ID < 0 || c.Seen < 0 || !slices.IsSorted(c.Gaps) || c.Site != a.site {
+	if err := d.Decode(&c); err != nil || c.ID < 0 || c.Seen < 0 || !slices.IsSorted(c.Gaps) || c.Site != a.site {
 		return c, &desk.Error{Op: "read a cursor", Class: desk.ErrCursor}
 	}
-	if len(c.Gaps) > maxGaps || slices.ContainsFunc(c.Gaps, func(g int64) bool { return g < 1 || g > c.ID }) {
+	if _, err := d.Token(); !errors.Is(err, io.EOF) || len(c.Gaps) > maxGaps || slices.ContainsFunc(c.Gaps, func(g int64) bool { return g < 1 || g > c.ID }) {
 		return c, &desk.Error{Op: "read a cursor", Class: desk.ErrCursor}
 	}
 	return c, nil
@@ -73,22 +75,21 @@ func (s *source) Mark(ctx context.Context) (desk.Cursor, error) {
 		if low > 0 {
 			q.Set("query", "id > 0 AND id < "+strconv.FormatInt(low, 10))
 		}
-		var p page[wireTxn]
-		h, err := s.get(ctx, "/transactions", q, &p)
+		p, h, err := fetch[wireTxn](ctx, s.account, "/transactions", q)
 		if err != nil {
 			return nil, err
 		}
-		if p.Total == nil {
-			return nil, hidden("GET /transactions")
-		}
 		for _, x := range p.Items {
+			id := int64(x.ID)
 			if c.ID == 0 {
-				c.ID, low = x.ID, x.ID+1
+				c.ID = id
+			} else if id >= low {
+				return nil, senseless("GET /transactions", "transactions that are not in order, or there twice")
 			}
-			for g := low - 1; g > x.ID && len(c.Gaps) < maxGaps; g-- {
+			for g := low - 1; g > id && len(c.Gaps) < maxGaps; g-- {
 				c.Gaps = append(c.Gaps, g)
 			}
-			low = x.ID
+			low = id
 		}
 		if len(p.Items) < perPage || s.began(h).Sub(p.Items[len(p.Items)-1].Created.time()) > gapAge {
 			break
@@ -104,13 +105,13 @@ func (s *source) At(ctx context.Context, at time.Time) (desk.Cursor, error) {
 	// listing again does no harm.
 	before := at.UTC().Add(-24 * time.Hour).Format("2006-01-02 15:04:05")
 	q := url.Values{"query": {"Created < " + quoteSQL(before)}, "orderby": {"id"}, "order": {"DESC"}, "per_page": {"1"}}
-	var p page[wireTxn]
-	if _, err := s.get(ctx, "/transactions", q, &p); err != nil {
+	p, _, err := fetch[wireTxn](ctx, s.account, "/transactions", q)
+	if err != nil {
 		return nil, err
 	}
 	c := cursor{Site: s.site}
 	if len(p.Items) > 0 {
-		c.ID = p.Items[0].ID
+		c.ID = int64(p.Items[0].ID)
 	}
 	return c.json(), nil
 }
@@ -150,35 +151,38 @@ func (s *source) allTickets(ctx context.Context, at cursor, until desk.Cursor) (
 		"query":   {"id > " + strconv.FormatInt(at.Seen, 10) + " AND EffectiveId > 0"},
 		"orderby": {"id"}, "per_page": {s.pageSize()}, "fields": {"Status,EffectiveId,LastUpdated"},
 	}
-	var p page[wireTicket]
-	if _, err := s.get(ctx, "/tickets", q, &p); err != nil {
+	p, _, err := fetch[wireTicket](ctx, s.account, "/tickets", q)
+	if err != nil {
 		return desk.Page{}, err
 	}
-	if p.Total == nil {
-		return desk.Page{}, hidden("GET /tickets")
-	}
+	seen := at.Seen
 	out := desk.Page{Done: *p.Total <= s.opt.pageSize, Next: until}
 	for _, t := range p.Items {
 		l := desk.Listed{
 			Ref: desk.Ref{Kind: desk.Ticket, ID: string(t.ID)}, Stamp: desk.Stamp{At: t.LastUpdated.time()}, Open: !closed(t.Status),
 		}
-		if into := string(t.EffectiveID); into != "" && into != string(t.ID) {
+		if into := string(t.EffectiveID); into != "" && into != "0" && into != string(t.ID) {
 			l.Event, l.Into, l.Open = desk.Merged, into, false
 		}
 		out.Items = append(out.Items, l)
-		n, _ := strconv.ParseInt(string(t.ID), 10, 64)
+		n, _ := strconv.ParseInt(string(t.ID), 10, 64) // it is one: see known
 		at.Seen = max(at.Seen, n)
 	}
-	return next(out, at), nil
+	return next("GET /tickets", out, at, at.Seen > seen)
 }
 
 func (s *source) pageSize() string { return strconv.Itoa(s.opt.pageSize) }
 
-func next(p desk.Page, at cursor) desk.Page {
-	if !p.Done {
-		p.Next = at.json()
+// next puts into a page where the next one begins. moved tells whether that is another place than this one's.
+func next(op string, p desk.Page, at cursor, moved bool) (desk.Page, error) {
+	if p.Done {
+		return p, nil
 	}
-	return p
+	if !moved {
+		return desk.Page{}, senseless(op, "a list goes on and shows nothing more")
+	}
+	p.Next = at.json()
+	return p, nil
 }
 
 func (s *source) allPeople(ctx context.Context, at cursor, until desk.Cursor) (desk.Page, error) {
@@ -186,22 +190,20 @@ func (s *source) allPeople(ctx context.Context, at cursor, until desk.Cursor) (d
 		"query":   {jsonQuery(where{Field: "id", Operator: ">", Value: at.Seen})},
 		"orderby": {"id"}, "per_page": {s.pageSize()}, "fields": {"id,Name,LastUpdated"}, "find_disabled_rows": {"1"},
 	}
-	var p page[wireUser]
-	if _, err := s.get(ctx, "/users", q, &p); err != nil {
+	p, _, err := fetch[wireUser](ctx, s.account, "/users", q)
+	if err != nil {
 		return desk.Page{}, err
 	}
-	if p.Total == nil {
-		return desk.Page{}, hidden("GET /users")
-	}
+	seen := at.Seen
 	out := desk.Page{Done: *p.Total <= s.opt.pageSize, Next: until}
 	for _, u := range p.Items {
-		n, _ := strconv.ParseInt(string(u.ID), 10, 64)
+		n, _ := strconv.ParseInt(string(u.ID), 10, 64) // it is one: see known
 		at.Seen = max(at.Seen, n)
 		if !systemUser(u) {
 			out.Items = append(out.Items, desk.Listed{Ref: desk.Ref{Kind: desk.Person, ID: string(u.ID)}, Stamp: desk.Stamp{At: u.LastUpdated.time()}})
 		}
 	}
-	return next(out, at), nil
+	return next("GET /users", out, at, at.Seen > seen)
 }
 
 func systemUser(u wireUser) bool { return u.Name == nobody || u.Name == "RT_System" }
@@ -228,20 +230,21 @@ func (s *source) feed(ctx context.Context, kind desk.Kind, at, end cursor, until
 		"query":   {"(id > " + strconv.FormatInt(at.ID, 10) + or.String() + ") AND id <= " + strconv.FormatInt(end.ID, 10) + " AND " + object},
 		"orderby": {"id"}, "per_page": {s.pageSize()}, "fields": {"Type,Field,NewValue,Created,ObjectId"},
 	}
-	var p page[wireTxn]
-	if _, err := s.get(ctx, "/transactions", q, &p); err != nil {
+	p, _, err := fetch[wireTxn](ctx, s.account, "/transactions", q)
+	if err != nil {
 		return desk.Page{}, err
 	}
-	if p.Total == nil {
-		return desk.Page{}, hidden("GET /transactions")
+	if slices.ContainsFunc(p.Items, func(x wireTxn) bool { return x.ObjectID == "" }) {
+		return desk.Page{}, senseless("GET /transactions", "a transaction that does not say of what") // leaving it out could lose it
 	}
+	before := at
 	out := desk.Page{Items: digest(kind, p.Items), Done: *p.Total <= s.opt.pageSize, Next: until}
 	if n := len(p.Items); n > 0 {
-		last := p.Items[n-1].ID
+		last := int64(p.Items[n-1].ID)
 		at.Gaps = slices.DeleteFunc(slices.Clone(at.Gaps), func(g int64) bool { return g <= last })
 		at.ID = max(at.ID, last)
 	}
-	return next(out, at), nil
+	return next("GET /transactions", out, at, at.ID > before.ID || len(at.Gaps) < len(before.Gaps))
 }
 
 // digest makes one line per record of a page of transactions, in the order of the newest.
@@ -251,7 +254,7 @@ func digest(kind desk.Kind, txns []wireTxn) []desk.Listed {
 		id := string(x.ObjectID)
 		l := at[id]
 		l.Ref = desk.Ref{Kind: kind, ID: id}
-		l.Stamp = desk.Stamp{At: x.Created.time(), Seq: x.ID}
+		l.Stamp = desk.Stamp{At: x.Created.time(), Seq: int64(x.ID)}
 		switch {
 		case kind == desk.Person:
 			// RT tells no more of a user's transactions than that there was a change.
@@ -263,7 +266,7 @@ func digest(kind desk.Kind, txns []wireTxn) []desk.Listed {
 				l.Event = desk.Deleted
 			}
 		case x.Type == "AddLink" && x.Field == "MergedInto":
-			if m := mergedInto.FindStringSubmatch(string(x.NewValue)); m != nil && m[1] != id {
+			if m := mergedInto.FindStringSubmatch(string(x.NewValue)); m != nil && m[1] != id && isID(m[1]) {
 				l.Event, l.Into = desk.Merged, m[1]
 			}
 		}
@@ -277,10 +280,7 @@ func digest(kind desk.Kind, txns []wireTxn) []desk.Listed {
 		if c := a.Stamp.At.Compare(b.Stamp.At); c != 0 {
 			return c
 		}
-		if a.Stamp.Seq != b.Stamp.Seq {
-			return int(a.Stamp.Seq - b.Stamp.Seq)
-		}
-		return strings.Compare(a.Ref.ID, b.Ref.ID)
+		return cmp.Or(cmp.Compare(a.Stamp.Seq, b.Stamp.Seq), strings.Compare(a.Ref.ID, b.Ref.ID))
 	})
 	return out
 }
@@ -321,7 +321,7 @@ func (a *account) record(t thread, began time.Time, skip ...string) desk.Record 
 }
 
 func (a *account) person(ctx context.Context, id string, skip ...string) (desk.Record, error) {
-	if _, err := strconv.ParseUint(id, 10, 63); err != nil {
+	if !isID(id) {
 		return desk.Record{}, &desk.Error{Op: "GET /user/N", Said: "a user's id is a number", Class: desk.ErrNotFound}
 	}
 	var u wireUser
@@ -332,6 +332,9 @@ func (a *account) person(ctx context.Context, id string, skip ...string) (desk.R
 	if u.ID == "" {
 		// RT shows a summary without id to accounts that may not administer users.
 		return desk.Record{}, hidden("GET /user/N")
+	}
+	if string(u.ID) != id {
+		return desk.Record{}, senseless("GET /user/N", "another user than was asked for")
 	}
 	if systemUser(u) {
 		return desk.Record{}, &desk.Error{Op: "GET /user/N", Said: "one of RT's own users", Class: desk.ErrNotFound}
@@ -354,14 +357,8 @@ func (a *account) check(ctx context.Context) error {
 	if major, _, _ := strings.Cut(v.Version, "."); major != "5" {
 		return &desk.Error{Op: "GET /rt", Said: "this is not Request Tracker 5", Class: desk.ErrRejected}
 	}
-	var p page[wireTxn]
-	if _, err := a.get(ctx, "/transactions", url.Values{"query": {"id > 0"}, "per_page": {"1"}}, &p); err != nil {
-		return err
-	}
-	if p.Total == nil {
-		return hidden("GET /transactions")
-	}
-	return nil
+	_, _, err := fetch[wireTxn](ctx, a, "/transactions", url.Values{"query": {"id > 0"}, "per_page": {"1"}})
+	return err
 }
 
 // Check looks whether RT can be reached and the account sees everything.
@@ -371,7 +368,7 @@ func (s *source) Check(ctx context.Context) error { return s.check(ctx) }
 // that the file is.
 func (a *account) OpenFile(ctx context.Context, _ desk.Ref, f desk.File) (io.ReadCloser, error) {
 	id, onlyHeaders := strings.CutPrefix(f.ID, headersOf)
-	if _, err := strconv.ParseUint(id, 10, 63); err != nil {
+	if !isID(id) {
 		return nil, &desk.Error{Op: "GET /attachment/N", Said: "a file's id is a number", Class: desk.ErrNotFound}
 	}
 	if onlyHeaders {
@@ -449,11 +446,20 @@ func (f *fileReader) Read(p []byte) (int, error) {
 
 // finish reads what follows the content: an answer that breaks off there is no answer.
 func (f *fileReader) finish() error {
-	rest, err := io.ReadAll(io.LimitReader(f.in, 1<<20))
-	if err != nil {
-		return err
+	var last byte
+	for {
+		c, err := f.in.ReadByte()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		if !bytes.ContainsRune([]byte(" \t\r\n"), rune(c)) {
+			last = c
+		}
 	}
-	if !strings.HasSuffix(strings.TrimSpace(string(rest)), "}") && f.got > 0 {
+	if last != '}' && f.got > 0 {
 		return io.ErrUnexpectedEOF
 	}
 	if f.want >= 0 && f.got < f.want {

@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -330,5 +331,49 @@ func TestOptions(t *testing.T) {
 	}
 	if _, err := Connector.NewTarget(desk.Config{"url": "https://x", "token": "t"}, desk.Deps{HTTP: http.DefaultClient}); err == nil {
 		t.Error("a target with a token")
+	}
+}
+
+// What a list may be like and what not: ids as numbers are as good as ids as words; a list that promises more and shows nothing
+// more, or the same again, is no answer, and neither is one that shows a transaction twice.
+func TestListsOfAnyKind(t *testing.T) {
+	page := func(total int, from, to int) string {
+		var items []string
+		for n := from; n <= to; n++ {
+			items = append(items, fmt.Sprintf(`{"id":%d,"Type":"Comment","ObjectId":7,"ObjectType":"RT::Ticket"}`, n))
+		}
+		return fmt.Sprintf(`{"total":%d,"items":[%s]}`, total, strings.Join(items, ","))
+	}
+	for name, c := range map[string]struct {
+		pages []string // the last one again and again
+		want  int      // entries; -1 for an error
+	}{
+		"numbers":       {[]string{page(3, 1, 3)}, 3},
+		"two pages":     {[]string{page(150, 1, 100), page(150, 101, 150)}, 150},
+		"nothing more":  {[]string{page(1e9, 1, 100), page(1e9, 1, 0)}, -1},
+		"the same":      {[]string{page(1e9, 1, 100)}, -1},
+		"a late commit": {[]string{page(150, 1, 100), page(151, 100, 150)}, -1},
+		"no number":     {[]string{`{"total":1,"items":[{"Type":"Comment"}]}`}, -1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWire(t, 0, map[string]string{"GET /tickets": rows(`{"id":7,"EffectiveId":7}`), "GET /ticket/N/attachments": rows()})
+				n := 0
+				w.page = func() string {
+					n++
+					return c.pages[min(n, len(c.pages))-1]
+				}
+				r, err := (&source{w.account()}).Read(t.Context(), desk.Ref{Kind: desk.Ticket, ID: "7"})
+				if c.want < 0 {
+					if !errors.Is(desk.Class(err), desk.ErrTransient) || n > 10 {
+						t.Errorf("after %d pages: %v", n, err)
+					}
+					return
+				}
+				if err != nil || len(r.Entries) != c.want {
+					t.Errorf("%d entries, %v", len(r.Entries), err)
+				}
+			})
+		})
 	}
 }

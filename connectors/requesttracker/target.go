@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -229,12 +228,12 @@ func (t *target) present(th thread, began time.Time) desk.Record {
 	r := t.record(th, began, t.opt.idField, t.opt.urlField)
 	ours := map[string]bool{}
 	for _, x := range th.txns {
-		ours[strconv.FormatInt(x.ID, 10)] = t.isUs(x.Creator)
+		ours[x.ID.String()] = t.isUs(x.Creator)
 	}
 	files := map[string]wireAttachment{}
 	parts := map[string][]wireAttachment{}
 	for _, p := range th.parts {
-		files[strconv.FormatInt(p.ID, 10)] = p
+		files[p.ID.String()] = p
 		parts[string(p.TransactionID)] = append(parts[string(p.TransactionID)], p)
 	}
 	entries := r.Entries[:0]
@@ -270,8 +269,8 @@ func (t *target) mailed(txns []wireTxn, since int64) error {
 	for _, x := range txns {
 		switch {
 		case x.Type == "EmailRecord" || x.Type == "CommentEmailRecord":
-			if ours && x.ID > since {
-				return &desk.Error{Op: "write ticket/" + string(x.ObjectID), Said: "transaction " + strconv.FormatInt(x.ID, 10), Class: desk.ErrMailed}
+			if ours && int64(x.ID) > since {
+				return &desk.Error{Op: "write ticket/" + string(x.ObjectID), Said: "transaction " + x.ID.String(), Class: desk.ErrMailed}
 			}
 		case x.Creator.Name != "RT_System":
 			ours = t.isUs(x.Creator)
@@ -404,6 +403,9 @@ func (t *target) postTicket(ctx context.Context, body map[string]any, first *des
 	}
 	if _, err := t.rest.JSON(ctx, req, &made); err != nil {
 		return "", nil, err
+	}
+	if !isID(string(made.ID)) {
+		return "", nil, senseless(req.Label, "a ticket was made, and no number was told")
 	}
 	return string(made.ID), losses, nil
 }

@@ -128,7 +128,7 @@ func TestCreateBody(t *testing.T) {
 func TestMailedBecauseOfUs(t *testing.T) {
 	tg := &target{account: testAccount()}
 	by := func(name, typ string, id int64) wireTxn {
-		return wireTxn{ID: id, Type: str(typ), Creator: wireRef{Name: str(name)}}
+		return wireTxn{ID: number(id), Type: str(typ), Creator: wireRef{Name: str(name)}}
 	}
 	for name, c := range map[string]struct {
 		txns []wireTxn

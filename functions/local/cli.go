@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -72,6 +73,7 @@ type exit int
 func (e exit) Error() string { return fmt.Sprintf("exit %d", int(e)) }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	log.SetOutput(io.Discard) // only net/http writes there, and what: bytes that a server sent out of turn
 	var c cli
 	code := -1
 	parser, err := kong.New(&c, kong.Name("deltadesk"), kong.Description(description), kong.Writers(stdout, stderr),

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log"
 	"os"
 	"path/filepath"
 	"strings"
@@ -419,4 +420,15 @@ func TestServe(t *testing.T) {
 	says(t, usage, `no window "night"`, "main")
 	_, usage = b.do(exitUsage, "serve", "--every", "main=1ms")
 	says(t, usage, "too often")
+}
+
+// What a desk sends is in no log, also where net/http writes it into the standard one by itself.
+func TestStandardLogIsSilent(t *testing.T) {
+	defer log.SetOutput(log.Writer())
+	var said bytes.Buffer
+	log.SetOutput(&said)
+	newBench(t).do(exitDone, "--help")
+	if log.Print("words of a customer"); said.Len() > 0 {
+		t.Errorf("%q", said.String())
+	}
 }

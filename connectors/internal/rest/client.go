@@ -383,7 +383,7 @@ func (c *Client) fault(outer context.Context, r Request, err error) error {
 	if errors.As(err, &de) {
 		return de
 	}
-	e := &desk.Error{Op: r.Label, Class: desk.ErrTransient, Err: err}
+	e := &desk.Error{Op: r.Label, Class: desk.ErrTransient, Err: brief{err}}
 	switch {
 	case outer.Err() != nil:
 		e.Err = outer.Err()
@@ -394,6 +394,16 @@ func (c *Client) fault(outer context.Context, r Request, err error) error {
 	}
 	return e
 }
+
+// brief is an error that leaves out what it quotes: net/http repeats what came over the wire where it should not have.
+type brief struct{ error }
+
+func (b brief) Error() string {
+	before, _, _ := strings.Cut(b.error.Error(), `"`)
+	return strings.TrimRight(before, " :(")
+}
+
+func (b brief) Unwrap() error { return b.error }
 
 // guarded is an answer's body: its errors have a class, and closing it ends the request's context.
 type guarded struct {

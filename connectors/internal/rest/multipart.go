@@ -65,12 +65,35 @@ func Multipart(parts ...Part) Body {
 	}}
 }
 
-// quote makes a name safe inside a quoted header parameter, the way browsers do: UTF-8 as it is, line ends and quotes escaped.
+// quote makes a name safe inside a quoted header parameter, the way browsers do: UTF-8 as it is, line ends as %0D and %0A,
+// quotes escaped. Other control characters, which no header may hold, go the way of line ends.
 func quote(s string) string {
-	return strings.NewReplacer("\r", "%0D", "\n", "%0A", `"`, `\"`, `\`, `\\`).Replace(s)
+	var b strings.Builder
+	for i := range len(s) {
+		switch c := s[i]; {
+		case control(c):
+			fmt.Fprintf(&b, "%%%02X", c)
+		case c == '"' || c == '\\':
+			b.WriteByte('\\')
+			fallthrough
+		default:
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
 }
 
-func quoteType(s string) string { return strings.NewReplacer("\r", "", "\n", "").Replace(s) }
+// quoteType leaves out of a Content-Type what no header may hold.
+func quoteType(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < 0x80 && control(byte(r)) {
+			return -1
+		}
+		return r
+	}, s)
+}
+
+func control(c byte) bool { return c < ' ' || c == 0x7f }
 
 // Opener opens something to be read once.
 type Opener func() (io.ReadCloser, error)

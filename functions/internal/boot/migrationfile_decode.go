@@ -125,7 +125,7 @@ func (d *decoder) options(n *node, given []entry, dk Desk) {
 	for _, e := range given {
 		i := slices.Index(names, e.key)
 		if i < 0 {
-			d.say(e.value, "%s has no such option%s; there are %s", dk.Connector.Name, near(e.key, names), strings.Join(names, ", "))
+			d.say(e.value, "%s has no option of the name in this line%s; there are %s", dk.Connector.Name, near(e.key, names), strings.Join(names, ", "))
 			continue
 		}
 		v, ok := d.option(e.value, dk.Connector.Options[i])

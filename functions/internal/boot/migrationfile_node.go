@@ -9,14 +9,24 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/deltadesk/deltadesk/shared/desk"
 	"github.com/deltadesk/deltadesk/shared/mapping"
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/lexer"
 	"github.com/goccy/go-yaml/parser"
+	"github.com/goccy/go-yaml/token"
 )
 
 // maxFile is the largest migration file. A real one has a few kilobytes, with every person mapped by hand some hundred.
 const maxFile = 2 << 20
+
+// The parser calls itself for every level, and within a section for every key, and copies what it has each time: without
+// these limits a file could take hours or all of the stack, which nothing recovers from.
+const (
+	maxDepth = 100
+	maxKeys  = 20_000
+)
 
 // keys are the keys of each section: what the schema in infra/migrations lists as properties. Sections whose keys the
 // author chooses (scopes, windows, options, filters, tables) are not among them.
@@ -75,6 +85,12 @@ func (d *decoder) say(n *node, format string, args ...any) {
 	if n.at != "" {
 		msg = n.at + ": " + msg
 	}
+	msg = strings.Map(func(r rune) rune { // a mistake is one line, and does nothing to a terminal
+		if !unicode.IsPrint(r) {
+			return utf8.RuneError
+		}
+		return r
+	}, msg)
 	d.mistakes = append(d.mistakes, &Mistake{Line: max(1, n.line), Column: max(1, n.col), Path: d.path, Message: msg})
 }
 
@@ -95,6 +111,11 @@ func (d *decoder) parse(data []byte) *node {
 	f, err := parseYAML(data)
 	if err != nil {
 		msg := "it cannot be read"
+		var big *tooBig
+		if errors.As(err, &big) {
+			d.say(&node{line: big.at.Line, col: big.at.Column}, "%s", big.why)
+			return top
+		}
 		var e yaml.Error
 		if errors.As(err, &e) {
 			if tk := e.GetToken(); tk != nil && tk.Position != nil {
@@ -133,7 +154,50 @@ func parseYAML(data []byte) (f *ast.File, err error) {
 			err = errors.New("the YAML parser failed")
 		}
 	}()
-	return parser.ParseBytes(data, 0, parser.AllowDuplicateMapKey())
+	tokens := lexer.Tokenize(string(data))
+	if err := measure(tokens); err != nil {
+		return nil, err
+	}
+	return parser.Parse(tokens, 0, parser.AllowDuplicateMapKey())
+}
+
+// tooBig is a file that goes beyond maxDepth or maxKeys at a place.
+type tooBig struct {
+	at  *token.Position
+	why string
+}
+
+func (t *tooBig) Error() string { return t.why }
+
+// measure finds where a file becomes too much for the parser. Levels are begun by brackets, and within a line by whatever may
+// stand before a value; levels that are indented cost so many blanks that maxFile bounds them.
+func measure(tokens token.Tokens) error {
+	brackets, keys, line, before := 0, 0, 0, 0
+	for _, tk := range tokens {
+		if tk.Position == nil {
+			continue
+		}
+		if tk.Position.Line != line {
+			line, before = tk.Position.Line, 0
+		}
+		switch tk.Type {
+		case token.SequenceStartType, token.MappingStartType:
+			brackets++
+		case token.SequenceEndType, token.MappingEndType:
+			brackets--
+		case token.SequenceEntryType, token.MappingKeyType, token.AnchorType, token.TagType:
+			before++
+		case token.MappingValueType:
+			keys++
+		}
+		if brackets+before > maxDepth {
+			return &tooBig{tk.Position, fmt.Sprintf("more than %d levels are open here; no migration file needs so many", maxDepth)}
+		}
+		if keys > maxKeys {
+			return &tooBig{tk.Position, fmt.Sprintf("the file has more than %d keys here; map fewer values by hand", maxKeys)}
+		}
+	}
+	return nil
 }
 
 // invalid returns where data stops being text; -1 where it does not.
@@ -202,11 +266,11 @@ func (d *decoder) entries(n *node, vs []*ast.MappingValueNode) {
 			continue
 		}
 		if line, twice := first[k.text]; twice {
-			d.say(&node{line: k.line, col: k.col, at: join(n.at, k.text)}, "the key is in line %d already; keep one of them", line)
+			d.say(&node{line: k.line, col: k.col, at: d.join(n.at, k.text)}, "the key is in line %d already; keep one of them", line)
 			continue
 		}
 		first[k.text] = k.line
-		value := d.node(v.Value, join(n.at, k.text))
+		value := d.node(v.Value, d.join(n.at, k.text))
 		if value.is == nothing || value.is == object || value.is == list {
 			value.line, value.col = k.line, k.col // where people look for a section
 		}
@@ -231,11 +295,22 @@ func (d *decoder) key(a ast.MapKeyNode, at string) *node {
 	return n
 }
 
-func join(at, key string) string {
-	if at == "" {
+// join returns the way to a key. Among a desk's options only names of options are told: where a colon or a comma is missing or
+// too much, a secret stands in a key's place.
+func (d *decoder) join(at, key string) string {
+	switch desk, option, _ := strings.Cut(at, ".options"); {
+	case at == "":
 		return key
+	case (desk == "source" || desk == "target") && len(desk) < len(at) && (option != "" || !d.isOption(key)):
+		return at
 	}
 	return at + "." + key
+}
+
+func (d *decoder) isOption(name string) bool {
+	return slices.ContainsFunc(d.opts.Connectors, func(c desk.Connector) bool {
+		return slices.ContainsFunc(c.Options, func(o desk.Option) bool { return o.Name == name })
+	})
 }
 
 // want reports a node of another shape.

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"github.com/deltadesk/deltadesk/connectors/all"
 	"github.com/deltadesk/deltadesk/infra/migrations"
@@ -340,7 +341,7 @@ var brokenFiles = []struct {
 	{"unknown connector", strings.Replace(minimal, "connector: archive, options: {folder: in}", "connector: archiv", 1), 4, `source.connector: there is no connector "archiv" (did you mean "archive"?)`, false},
 	{"no connector", strings.Replace(minimal, "connector: archive, options: {folder: in}", "", 1), 4, "source: connector is missing", true},
 	{"not a target", strings.Replace(minimal, "{connector: archive, options: {folder: out}}", "{connector: readonly}", 1), 5, `target.connector: "readonly" cannot be a target; there are archive, requesttracker`, false},
-	{"unknown option", strings.Replace(minimal, "folder: in", "folder: in, foldr: x", 1), 4, `source.options.foldr: archive has no such option (did you mean "folder"?)`, false},
+	{"unknown option", strings.Replace(minimal, "folder: in", "folder: in, foldr: x", 1), 4, `source.options: archive has no option of the name in this line (did you mean "folder"?)`, false},
 	{"missing option", strings.Replace(minimal, "{folder: in}", "{}", 1), 4, "source.options: option folder is missing, and archive requires it: where it lies", false},
 	{"empty option", strings.Replace(minimal, "{folder: in}", "{folder: \"\"}", 1), 4, "source.options.folder: it is empty", false},
 	{"options are text", strings.Replace(minimal, "{folder: in}", "in", 1), 4, "source.options: it must be a set of keys, and is text", true},
@@ -348,7 +349,7 @@ var brokenFiles = []struct {
 	{"secret in the file", rt("password: " + planted), 4, "source.options.password: a secret must not stand in this file", false},
 	{"secret in the file as number", rt("password: 12345"), 4, "source.options.password: a secret must not stand in this file", false},
 	{"optional secret in the file", rt("password: env:RT_SOURCE_PASSWORD, token: " + planted), 4, "source.options.token: a secret must not stand", false},
-	{"secret under another name", rt("password: env:RT_SOURCE_PASSWORD, passwort: " + planted), 4, `source.options.passwort: requesttracker has no such option (did you mean "password"?)`, false},
+	{"secret under another name", rt("password: env:RT_SOURCE_PASSWORD, passwort: " + planted), 4, `source.options: requesttracker has no option of the name in this line (did you mean "password"?)`, false},
 	{"secret as list", rt("password: [" + planted + "]"), 4, "source.options.password: it must be a single value, and is a list", true},
 	{"unset variable", rt("password: env:NOPE"), 4, "source.options.password: the environment variable NOPE is not set", false},
 	{"empty variable", rt("password: env:EMPTY"), 4, "the environment variable EMPTY is empty", false},
@@ -551,6 +552,9 @@ func FuzzParse(f *testing.F) {
 	schema := compiled(f)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		file, err := Parse("conf/acme.yaml", data, testOptions())
+		if s := fmt.Sprint(err); strings.Contains(s, planted) && !bytes.Contains(data, []byte(planted)) {
+			t.Fatalf("a secret is printed: %s", s)
+		}
 		if (file == nil) == (err == nil) {
 			t.Fatalf("file %v, error %v", file, err)
 		}
@@ -566,7 +570,7 @@ func FuzzParse(f *testing.F) {
 		lines := 1 + bytes.Count(data, []byte("\n"))
 		for _, e := range err.(interface{ Unwrap() []error }).Unwrap() {
 			var m *Mistake
-			if !errors.As(e, &m) || m.Message == "" || m.Line < 1 || m.Line > lines+1 {
+			if !errors.As(e, &m) || m.Message == "" || m.Line < 1 || m.Line > lines+1 || strings.ContainsFunc(m.Message, func(r rune) bool { return !unicode.IsPrint(r) }) {
 				t.Fatalf("mistake %#v in a file of %d lines", e, lines)
 			}
 		}
