@@ -156,6 +156,9 @@ func (v violation) class() string {
 
 var quoted = regexp.MustCompile(`"[^"]*"|[0-9]+`)
 
+// eventLine is how an event stands in a trace.
+var eventLine = regexp.MustCompile(` #[0-9]+ `)
+
 // Shorten leaves out every event of a failed run without which it still fails in the same way, and returns the numbers of
 // those that it needs.
 func Shorten(seed uint64, run int, out io.Writer) []int {

@@ -1,3 +1,5 @@
+//go:build simulate
+
 package sim
 
 import (
@@ -35,6 +37,12 @@ func TestSimulate(t *testing.T) {
 		return
 	}
 	res := Simulate(o)
+	if *run == 0 {
+		rare := res.Table(os.Stdout)
+		if res.Runs >= 1000 && len(rare) > 0 {
+			t.Errorf("in fewer than one run in a hundred: %s", strings.Join(rare, ", "))
+		}
+	}
 	if !res.Bad() {
 		return
 	}
