@@ -4,7 +4,7 @@ SHELL = /bin/bash
 GO ?= go
 LINT = $(GO) tool -modfile=tools.mod golangci-lint
 
-.PHONY: help build test lint race crash fuzz test-rt golden verify clean
+.PHONY: help build test lint race crash model fuzz test-rt golden verify clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -25,6 +25,9 @@ race:
 
 crash: ## cut a migration off before and after every effect
 	$(GO) test ./shared/delta/ -run Crash -count=1 -v | grep -v -E '^(=== |--- PASS)'
+
+model: ## the engine's order of steps as a TLA+ model: TLC tries every interleaving, and each rule left out (JDK, Maven)
+	shared/delta/model/check.sh
 
 test-rt: ## two real Request Trackers (Debian, root): full run, deltas with people on both desks, kill -9, backup and restore
 	DESKTEST_NO_SKIP=1 $(GO) test -tags rt -count=1 -timeout 20m -run RT ./connectors/requesttracker

@@ -36,7 +36,7 @@ type Request struct {
 //
 // The source's mark is taken before anything is read, and the run row is written before the lane points to it. So whatever
 // changes while the run lists and reads comes after the mark, and is listed by the next delta: nothing falls between a run
-// and its successor.
+// and its successor (model: TakeMark).
 func (e *Engine) Start(ctx context.Context, q Request) (run Run, resumed bool, err error) {
 	run, err = e.plan(q)
 	if err != nil {
