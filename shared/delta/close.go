@@ -218,7 +218,8 @@ func (e *Engine) sweep(ctx context.Context, run Run, pages []pageRow) ([]pageRow
 }
 
 // end closes a run: the run's verdict, then the report, then cutoff and lane in one write. Cut off in between, the verdict is
-// there and the next step does the rest.
+// there and the next step does the rest. The cutoff comes last: it says that nobody has to look at this run's work again. A run
+// that was stopped or cancelled ends as well, and leaves the cutoff where it was (model: Stop).
 func (e *Engine) end(ctx context.Context, run *Run, s sums, status Status, why string) error {
 	defer e.clock("close")()
 	if status == "" {
@@ -263,8 +264,8 @@ func (e *Engine) end(ctx context.Context, run *Run, s sums, status Status, why s
 	return e.vacate(ctx, *run)
 }
 
-// vacate moves the cutoff and frees the lane, in one conditional write: invariant 3. Only a run whose plan is finished moves
-// a cutoff; one that was stopped or cancelled leaves it where it was.
+// vacate moves the cutoff and frees the lane, in one conditional write: invariant 3 (model: Close). Only a run whose plan is
+// finished moves a cutoff; one that was stopped or cancelled leaves it where it was.
 func (e *Engine) vacate(ctx context.Context, run Run) error {
 	if run.Dry {
 		return nil

@@ -9,7 +9,8 @@ import (
 
 // dispatch sends messages for what is planned and not yet out: kinds in load order (a kind begins when the one before has
 // all its outcomes), open tickets before closed ones, and never more at a time than Flight. A page that was sent and lacks
-// outcomes after a while is sent again, only what lacks one: messages may be lost, and it is the plan that counts.
+// outcomes after a while is sent again, only what lacks one: messages may be lost, and it is the plan that counts. All that
+// follows depends on is that an entry without an outcome reaches a worker again and again (model: Deliver).
 func (e *Engine) dispatch(ctx context.Context, run *Run, pages []pageRow) error {
 	flight := 0
 	for i := range pages {

@@ -18,6 +18,12 @@
 // anything is written again; an outcome that is there has its effects behind it; a cutoff that moved has only finished work
 // behind it.
 //
+// That this order does what it is there for is checked: model/Migration.tla is the same order as a TLA+ model, small enough
+// to try every interleaving of it (`make model`), and it shows what goes wrong without each of its rules. A comment such as
+// "model: Claim" names the action of the model that a piece of code is. What happens around the code is in the model, too:
+// people and time (model: Change, Tick), processes that die (model: Crash), and the end of all faults, after which every run
+// has to end (model: Calm).
+//
 // # Where to look
 //
 //	start.go     which runs may start, with which mark: invariants 3 and 7

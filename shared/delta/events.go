@@ -466,10 +466,9 @@ func (e *Engine) carryOutEvent(ctx context.Context, w *work) error {
 	}
 	switch {
 	case gone && w.before != nil && w.before.Delete:
-		err = nil
 		w.wrote = append(w.wrote, "deleted") // by one of us who was cut off
 	case gone:
-		out, err = OutUnchanged, nil // on both sides
+		out = OutUnchanged // on both sides
 	case err != nil:
 		return e.release(ctx, w, err)
 	case now.Ref.ID != w.row.Target || w.row.How == mergedThere:

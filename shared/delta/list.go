@@ -18,7 +18,8 @@ const pageLimit = 200
 // list goes on listing a run, at most budget pages, and reports whether everything is listed.
 //
 // A page's object is written before its row, and the row carries the place (Next) from which listing goes on. So the place
-// moves on only over pages that are kept, in one write with the page: cut off in between, the page is listed again.
+// moves on only over pages that are kept, in one write with the page: cut off in between, the page is listed again (model:
+// ListPage).
 func (e *Engine) list(ctx context.Context, run *Run, pages []pageRow, budget int) ([]pageRow, error) {
 	defer e.clock("list")()
 	kind, from, dueDone, kinds := e.place(run, pages)

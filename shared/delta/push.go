@@ -27,6 +27,9 @@ type Retry struct {
 // The batch is read as a whole, then kept as one object of raw records, then written record by record. That makes the
 // reading a little older than the writing, which is safe: a record claims its ledger row on the condition that nobody has
 // carried it out since, and what changes in the source after the reading is listed by the next delta.
+//
+// The outcome is the last thing that is written of a record (model: PutOutcome), because nobody looks at the record again
+// once it is there. Cut off before, the record is delivered again, and the ledger knows the outcome.
 func (e *Engine) Work(ctx, intake context.Context, ms []Message) []Retry {
 	defer e.clock("push")()
 	var retry []Retry
@@ -200,7 +203,7 @@ func (b busyError) delay(now time.Time) time.Duration {
 func (b busyError) Error() string        { return errBusy.Error() }
 func (b busyError) Is(target error) bool { return target == errBusy }
 
-// open finds out what a message is about; nil if there is nothing left to do.
+// open finds out what a message is about; nil if there is nothing left to do (model: Deliver).
 func (e *Engine) open(ctx context.Context, runs map[string]*Run, m Message) (*work, error) {
 	run, ok := runs[m.Run]
 	if !ok {
@@ -246,6 +249,10 @@ func (e *Engine) open(ctx context.Context, runs map[string]*Run, m Message) (*wo
 }
 
 // prepare reads the record and decides whether anything is to be written. It changes nothing.
+//
+// The ledger row is read before the source (model: Read). So whoever carries the record out after this reading began moves the
+// row under it, and the claim is refused: of two readings the older one never writes last. A reading that does not show yet
+// what was listed is put back (model: NotYet).
 func (e *Engine) prepare(ctx context.Context, w *work) error {
 	if err := e.loadRow(ctx, w); err != nil {
 		return err
@@ -375,7 +382,8 @@ func (e *Engine) loadRow(ctx context.Context, w *work) error {
 
 // free tells whether a claim may be ignored or taken over: only when its holder can no longer be alive, and no request of
 // its can still be at work on the target. A claim of another session of this process's own store is known to be dead, but
-// a request it sent just before it died is not: that is waited out.
+// a request it sent just before it died is not: that is waited out. By then it has taken effect (model: LandLate) or never
+// will (model: NeverArrives), so that what is looked up afterwards stays as it was found.
 func (e *Engine) free(row ledgerRow) error {
 	c := row.Claim
 	if c == nil {
@@ -485,7 +493,8 @@ func (e *Engine) names(ctx context.Context, ids desk.Value) desk.Value {
 	return out
 }
 
-// settle decides what follows from w.err, and finishes w if that is an outcome.
+// settle decides what follows from w.err, and finishes w if that is an outcome (model: GiveUp). A record that failed becomes
+// due before it gets that outcome (model: MakeDue): cut off in between, this run tries it again, and none forgets it.
 func (e *Engine) settle(ctx context.Context, w *work) (verdict, error) {
 	err := w.err
 	var busy busyError
@@ -600,7 +609,9 @@ func (e *Engine) note(ctx context.Context, run string, s Status, why string) err
 }
 
 // conclude writes what follows from a finished record besides its own row: whoever waited for it becomes due, and the due
-// row that brought it here goes. It comes before the outcome and may be done twice.
+// row that brought it here goes, unless it was written anew (model: ForgetDue). It comes after the commit, because until then
+// the due row is all that remembers the record; and before the outcome, because after it nobody comes back. It may be done
+// twice.
 func (e *Engine) conclude(ctx context.Context, w *work) error {
 	if w.run.Dry || w.run.Kind == Verify {
 		return nil

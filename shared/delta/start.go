@@ -35,7 +35,7 @@ type Request struct {
 // may not begin, other errors are those of the desks and the store.
 //
 // The source's mark is taken before anything is read. So whatever changes while the run lists and reads comes after the mark,
-// and is listed by the next delta: nothing falls between a run and its successor. The lane is taken before the run's row is
+// and is listed by the next delta: nothing falls between a run and its successor (model: TakeMark). The lane is taken before the run's row is
 // written, and holds all that the row begins with: cut off in between, whoever comes next writes the row, and no run is left
 // behind that nobody ends.
 //

@@ -18,7 +18,7 @@ import (
 // one. A claim that is found later, by whoever comes next, therefore means: something may have happened. Then nothing is
 // written before it was looked up (create) or the thread was read (entries). We do not pretend that a fence could stop a
 // request that is already on its way: a claim is respected until its holder cannot be alive and its requests cannot be at
-// work any more.
+// work any more. The steps in their order are model: Claim, TakeOver, LookUp, Create, Apply, Commit.
 func (e *Engine) carryOut(ctx, intake context.Context, w *work) error {
 	if w.row.Held || w.row.Claim != nil { // a cut-off may have left a held row that the ledger does not know of
 		v, err := e.get(ctx, e.heldKey(w.ref), &w.heldBefore)
@@ -100,7 +100,8 @@ func (e *Engine) targetRef(w *work) desk.Ref { return desk.Ref{Kind: w.ref.Kind,
 
 // claim takes the ledger row on the condition that nobody has touched it since it was read: so a reading that is older than
 // somebody's commit never writes. It says what is intended: to create, or which fields will say what, so that whoever finds
-// the claim later can tell our half-done write from the work of the target's people.
+// the claim later can tell our half-done write from the work of the target's people (model: Claim, TakeOver). Where the row
+// moved, the record is read and decided again (model: ClaimRefused).
 func (e *Engine) claim(ctx context.Context, w *work, intent map[desk.Field]base) error {
 	row := w.row
 	row.Digest = "" // from here on the target may be something else
@@ -160,7 +161,8 @@ func (e *Engine) ensure(ctx context.Context, w *work, intent map[desk.Field]base
 }
 
 // release gives the claim back after an error that came before any effect, or after effects that are all known, and returns
-// the error. If it was taken over, what its first holder did is still open: then it stays, free for the next one.
+// the error. If it was taken over, what its first holder did is still open: then it stays, free for the next one (model:
+// Release).
 func (e *Engine) release(ctx context.Context, w *work, cause error) error {
 	if w.claimed == "" {
 		return cause // nothing is ours yet
@@ -172,7 +174,8 @@ func (e *Engine) release(ctx context.Context, w *work, cause error) error {
 	return e.unclaim(ctx, w, cause, e.Now())
 }
 
-// doubt leaves the claim standing after an error that leaves open whether a write took effect.
+// doubt leaves the claim standing after an error that leaves open whether a write took effect (model: AnswerLost). It is all
+// that tells the next one to look first.
 func (e *Engine) doubt(ctx context.Context, w *work, cause error) error {
 	return e.unclaim(ctx, w, cause, e.Now().Add(e.TargetSide.Settle+e.TargetSide.FindLag+e.Skew))
 }
@@ -228,7 +231,8 @@ func (e *Engine) saveRow(ctx context.Context, w *work) error {
 }
 
 // find looks for the record in the target: people and companies always, because they may be there from before the migration;
-// tickets only when a create may have happened already. It leaves w.held.Doubt set when a person has to say.
+// tickets only when a create may have happened already (model: LookUp). It comes after the claim, so that nobody else creates
+// between the look and our own create. It leaves w.held.Doubt set when a person has to say.
 func (e *Engine) find(ctx context.Context, w *work, lookFirst bool) (id, how string, err error) {
 	if a := w.heldBefore.Answer; a != nil {
 		switch a.Choice {
@@ -357,7 +361,7 @@ func (e *Engine) match(ctx context.Context, w *work) (id, how string, err error)
 	return "", "", nil
 }
 
-// create makes the record. The claim with the intent to create is there already.
+// create makes the record (model: Create). The claim with the intent to create is there already.
 func (e *Engine) create(ctx context.Context, w *work) (desk.Record, error) {
 	entries := slices.DeleteFunc(slices.Clone(w.want.Entries), func(en desk.Entry) bool {
 		_, there := w.known[en.ID] // with a ticket that is about to be merged into this one
@@ -486,8 +490,8 @@ func (e *Engine) noteShown(w *work, after desk.Record) {
 	}
 }
 
-// converge brings an existing target record to what is wanted: entries first, then fields, because desks move fields when
-// entries arrive.
+// converge brings an existing target record to what is wanted (model: Apply): entries first, then fields, because desks move
+// fields when entries arrive.
 func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record, created, adopted bool) error {
 	if now.Ref.ID != w.row.Target && now.Ref.ID != "" {
 		// The target's people merged it: its thread goes on there, its fields are theirs.
@@ -841,7 +845,9 @@ func (e *Engine) rebase(w *work, m merge3, after desk.Record, merged bool) {
 	}
 }
 
-// commit writes the row that says what came of it, and ends the claim.
+// commit writes the row that says what came of it, and ends the claim, in one write (model: Commit): a claim that is gone has
+// nothing open behind it. The row keeps when the reading began, not when it was carried out: what changed in between is not
+// in it and must not be dropped unread.
 func (e *Engine) commit(ctx context.Context, w *work, out Outcome) error {
 	if w.claimed == "" && !w.held.empty() {
 		if err := e.claim(ctx, w, nil); err != nil {

@@ -346,7 +346,8 @@ func (w *world) decide(ctx context.Context, e *delta.Engine, r *rand.Rand) error
 
 // look is how a person finds out what to say about a record in doubt: by looking at the new desk.
 func (w *world) look(h delta.Held) (delta.Choice, desk.Value) {
-	for _, id := range h.Doubtful { // one entry at a time
+	if len(h.Doubtful) > 0 { // one entry at a time
+		id := h.Doubtful[0]
 		t := w.dst.survivor(w.dst.records[desk.Ref{Kind: h.Ref.Kind, ID: h.Candidates[0]}])
 		if slices.ContainsFunc(t.now().entries, func(en entry) bool { return en.marker == "acme/"+id }) {
 			return delta.ChooseLink, desk.Value{t.ref.ID}

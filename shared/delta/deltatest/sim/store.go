@@ -263,10 +263,9 @@ type queue struct {
 }
 
 type queued struct {
-	m    delta.Message
-	at   time.Time
-	no   int
-	gone bool // taken; on the laptop never seen again
+	m  delta.Message
+	at time.Time
+	no int
 }
 
 func (q *queue) Send(_ context.Context, ms []delta.Message, d time.Duration) error {

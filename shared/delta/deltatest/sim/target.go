@@ -401,8 +401,6 @@ func (d *simDesk) join(a, b *record) {
 	})
 }
 
-func upper(s string) string { return strings.ToUpper(s) }
-
 var (
 	_ desk.Target  = (*target)(nil)
 	_ desk.Checker = (*target)(nil)
