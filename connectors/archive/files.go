@@ -23,7 +23,7 @@ func (s settings) in(f func(*os.Root) error) error {
 	if err != nil {
 		return err
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	return f(root)
 }
 

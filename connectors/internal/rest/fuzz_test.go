@@ -168,7 +168,7 @@ func shown(s string) string {
 	var b strings.Builder
 	for i := range len(s) {
 		if c := s[i]; c < 0x20 || c == 0x7f {
-			b.WriteString(fmt.Sprintf("%%%02X", c))
+			fmt.Fprintf(&b, "%%%02X", c)
 		} else {
 			b.WriteByte(c)
 		}
