@@ -39,10 +39,8 @@ test-rt: ## two real Request Trackers (Debian, root): full run, deltas with peop
 	$(GO) test -tags rt -count=1 -timeout 20m ./connectors/requesttracker/rttest
 	$(GO) test -tags rt -count=1 -timeout 40m -v -run TestRequestTracker ./functions/local
 
-fuzz: ## one minute for each fuzz test
-	@set -e; for f in $$(grep -rl --include=*_test.go '^func Fuzz' connectors functions shared); do \
-		for t in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/p' $$f); do \
-			echo "$$f $$t"; $(GO) test ./$$(dirname $$f) -run '^$$' -fuzz "^$$t\$$" -fuzztime 1m; done; done
+fuzz: ## FUZZTIME (one minute) for each fuzz test
+	@GO="$(GO)" FUZZTIME="$(or $(FUZZTIME),1m)" .ci/fuzz
 
 golden: ## write the golden files anew; look at the difference before you commit it
 	$(GO) test ./shared/report ./shared/mapping ./functions/internal/boot ./connectors/requesttracker -update

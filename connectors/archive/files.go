@@ -23,7 +23,7 @@ func (s settings) in(f func(*os.Root) error) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = root.Close() }() // files that were written are closed on their own
+	defer func() { _ = root.Close() }()
 	return f(root)
 }
 

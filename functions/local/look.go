@@ -128,7 +128,7 @@ func (c explainCmd) Run(a *app) error {
 		line("last read", "%s; %d entries are in the target", when(x.Read), x.Entries)
 	}
 	for _, t := range x.Trail {
-		line(when(t.At)[:19], "run %s: %s%s", t.Run, t.Outcome, opt(", because: ", t.Why))
+		line(t.At.UTC().Format(time.DateTime), "run %s: %s%s", t.Run, t.Outcome, opt(", because: ", t.Why))
 		if !t.Seen.IsZero() {
 			line("", "seen in the listing as of %s", when(t.Seen))
 		}

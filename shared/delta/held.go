@@ -123,6 +123,9 @@ func (h Held) next() string {
 	case len(h.Fields) > 0:
 		return fmt.Sprintf("deltadesk decide %s --field %s --choose source|target|value", h.Ref, h.Fields[0].Field)
 	}
+	if len(h.Entries) == 0 {
+		return "" // nothing waits: a row that somebody else wrote
+	}
 	choices := "target"
 	if h.Entries[0].Can {
 		choices = "source|target"

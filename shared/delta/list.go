@@ -12,8 +12,11 @@ import (
 	"github.com/deltadesk/deltadesk/shared/desk"
 )
 
-// pageLimit is how many due records make a page.
-const pageLimit = 200
+// pageLimit is how many due records make a page. A source's page has fewer than maxPage.
+const (
+	pageLimit = 200
+	maxPage   = 1_000_000
+)
 
 // list goes on listing a run, at most budget pages, and reports whether everything is listed.
 //
@@ -23,6 +26,9 @@ const pageLimit = 200
 func (e *Engine) list(ctx context.Context, run *Run, pages []pageRow, budget int) ([]pageRow, error) {
 	defer e.clock("list")()
 	kind, from, dueDone, kinds := e.place(run, pages)
+	if kind < 0 {
+		return pages, fmt.Errorf("run %s has listed %s records, a kind that the two desks do not share", run.ID, pages[len(pages)-1].Kind)
+	}
 	start := run.From
 	if run.Kind != Delta {
 		start = nil
@@ -86,6 +92,7 @@ func (e *Engine) place(run *Run, pages []pageRow) (kind int, from desk.Cursor, d
 	last := pages[len(pages)-1]
 	kind = slices.Index(kinds, last.Kind)
 	switch {
+	case kind < 0: // not of these desks
 	case last.Done:
 		return kind + 1, from, false, kinds
 	case last.DuePage:
@@ -234,9 +241,18 @@ func (e *Engine) pageRows(ctx context.Context, run string) ([]pageRow, error) {
 	var out []pageRow
 	err := e.each(ctx, e.pagePart(run), "", func(r Row) error {
 		p, err := decode[pageRow](r)
+		if err == nil && !p.sound(len(out)) {
+			err = fmt.Errorf("row %s %s is damaged: it is no page of a plan", r.Part, r.Sort)
+		}
 		p.version = r.Version
 		out = append(out, p)
 		return err
 	})
 	return out, err
+}
+
+// sound tells whether a row can be the nth page of a plan: what is counted and repeated over it relies on that.
+func (p pageRow) sound(nth int) bool {
+	return p.No == nth && slices.Contains(desk.LoadOrder(), p.Kind) && p.Listed >= 0 && p.Dropped >= 0 && p.Planned == p.Listed-p.Dropped &&
+		p.Open >= 0 && p.Open <= p.Planned && p.Planned < maxPage
 }

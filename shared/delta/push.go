@@ -176,7 +176,7 @@ type work struct {
 	err  error
 }
 
-func (w *work) pos() int { return w.m.Page*1_000_000 + w.m.Seq }
+func (w *work) pos() int { return w.m.Page*maxPage + w.m.Seq }
 
 func (w *work) finish(o Outcome, reason string) {
 	w.done, w.err = true, nil
@@ -234,6 +234,9 @@ func (e *Engine) open(ctx context.Context, runs map[string]*Run, m Message) (*wo
 	es, err := e.entries(ctx, p.Object)
 	if err != nil {
 		return nil, err
+	}
+	if len(es) != p.Planned {
+		return nil, fmt.Errorf("plan page %s has %d entries, and its row says %d: one of them is damaged", p.Object, len(es), p.Planned)
 	}
 	if m.Seq < 0 || m.Seq >= len(es) {
 		return nil, nil // not of this plan

@@ -367,6 +367,9 @@ func (e *Engine) run(ctx context.Context, id string) (Run, error) {
 	if v == 0 {
 		return e.begun(ctx, id)
 	}
+	if r.ID != id {
+		return r, fmt.Errorf("row %s %s is damaged: it is that of run %q", e.runKey(id).Part, id, r.ID)
+	}
 	r.version = v
 	return r, nil
 }
