@@ -198,7 +198,7 @@ func (e *Engine) sums(ctx context.Context, run string) (sums, error) {
 // the plan is not complete, its share says little; then a run stops when most of what it did failed.
 func (e *Engine) tooMany(run Run, c report.Counts) bool {
 	failed := c.Failed - run.Forgiven
-	if run.Kind == Verify || failed < max(e.mig.ThresholdCount, 1) {
+	if run.Kind.Looks() || failed < max(e.mig.ThresholdCount, 1) {
 		return false
 	}
 	if !run.Listed {
@@ -209,7 +209,7 @@ func (e *Engine) tooMany(run Run, c report.Counts) bool {
 
 // sweep plans the tickets whose links could be drawn only now, because the other end arrived during this run.
 func (e *Engine) sweep(ctx context.Context, run Run, pages []pageRow) ([]pageRow, error) {
-	if run.Kind == Verify || run.Dry || len(pages) == 0 {
+	if run.Kind.Looks() || run.Dry || len(pages) == 0 {
 		return nil, nil
 	}
 	kinds := e.kinds()
@@ -343,7 +343,7 @@ func (e *Engine) Report(ctx context.Context, id string) (report.Report, error) {
 		Requests: map[string]map[string]int{}, StoreCalls: map[string]int{}, Seconds: map[string]float64{}, Excluded: map[string]int{},
 		ByKind: []report.KindCounts{}, Losses: []report.LossClass{}, Exceptions: []report.Exception{}, Kept: []report.Kept{},
 	}
-	if (run.Status == Verified || run.Status == Exceptions) && !run.Dry && run.Kind != Verify && run.Since.IsZero() {
+	if (run.Status == Verified || run.Status == Exceptions) && !run.Dry && !run.Kind.Looks() && run.Since.IsZero() {
 		r.CutoffAfter = null(run.Until)
 	}
 	for _, k := range e.kinds() {

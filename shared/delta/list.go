@@ -138,7 +138,7 @@ func (e *Engine) known(l ledgerRow, it desk.Listed) bool {
 // listDue makes pages of the due rows of a kind, those with the given reason only if why is set.
 func (e *Engine) listDue(ctx context.Context, run *Run, k desk.Kind, no int, why string) ([]pageRow, error) {
 	var entries []planEntry
-	if run.Kind == Verify || run.Dry && why != "" {
+	if run.Kind.Looks() || run.Dry && why != "" {
 		return nil, nil
 	}
 	err := e.each(ctx, e.duePart(run.Scope), string(k)+"/", func(r Row) error {

@@ -188,7 +188,7 @@ func (e *Engine) Links(ctx context.Context, kind desk.Kind, addr func(side strin
 			return err
 		}
 		for _, p := range pages {
-			if p.Kind != kind || run.Dry || run.Kind == Verify {
+			if p.Kind != kind || run.Dry || run.Kind.Looks() {
 				continue
 			}
 			es, err := e.entries(ctx, p.Object)

@@ -471,7 +471,7 @@ func (e *Engine) settle(ctx context.Context, w *work) (verdict, error) {
 		return verdict{}, nil
 	}
 	n := w.row.Attempts[w.run.ID].N + 1
-	quiet := w.run.Dry || w.run.Kind == Verify // nothing is written, so attempts are counted in this process only
+	quiet := w.run.Dry || w.run.Kind.Looks() // nothing is written, so attempts are counted in this process only
 	if quiet {
 		n = e.try(w.m)
 	}
@@ -577,7 +577,7 @@ func (e *Engine) note(ctx context.Context, run string, s Status, why string) err
 // conclude writes what follows from a finished record besides its own row: whoever waited for it becomes due, and the due
 // row that brought it here goes. It comes before the outcome and may be done twice.
 func (e *Engine) conclude(ctx context.Context, w *work) error {
-	if w.run.Dry || w.run.Kind == Verify {
+	if w.run.Dry || w.run.Kind.Looks() {
 		return nil
 	}
 	if w.row.Awaited && w.row.Target != "" {
