@@ -51,7 +51,11 @@ func (e *Engine) Step(ctx context.Context, id string) (Progress, error) {
 	}
 	const budget = 10
 	if !run.Listed && run.Stop == "" {
-		if pages, err = e.list(ctx, &run, pages, budget); err != nil {
+		list := e.list
+		if run.Kind == Census || run.Kind == Remap {
+			list = e.survey
+		}
+		if pages, err = list(ctx, &run, pages, budget); err != nil {
 			return Progress{Run: run}, e.troubled(ctx, run, err)
 		}
 		if run.Listed && len(pages) > 0 {
@@ -72,6 +76,14 @@ func (e *Engine) Step(ctx context.Context, id string) (Progress, error) {
 		err = e.end(ctx, &run, s, Stopped, fmt.Sprintf("%d of %d planned records failed, more than the threshold of %.2g %% and %d. The cutoff stays; mend the cause and run again",
 			s.total.Failed, s.total.Planned, 100*e.mig.ThresholdShare, e.mig.ThresholdCount))
 	case run.Listed && s.total.Finished() == s.total.Planned:
+		var stop string
+		if stop, err = e.absent(ctx, run, pages); err != nil {
+			return p, e.troubled(ctx, run, err)
+		}
+		if stop != "" {
+			err = e.end(ctx, &run, s, Stopped, stop)
+			break
+		}
 		var more []pageRow
 		if more, err = e.sweep(ctx, run, pages); err == nil && len(more) == 0 {
 			err = e.end(ctx, &run, s, "", "")
@@ -218,14 +230,14 @@ func (e *Engine) sweep(ctx context.Context, run Run, pages []pageRow) ([]pageRow
 
 // end closes a run: the run's verdict, then the report, then cutoff and lane in one write. Cut off in between, the verdict is
 // there and the next step does the rest.
-func (e *Engine) end(ctx context.Context, run *Run, s sums, status Status, why string) error {
+func (e *Engine) end(ctx context.Context, run *Run, s sums, status Status, why string) (err error) {
 	defer e.clock("close")()
 	if status == "" {
 		status = Verified
 		if s.total.Held+s.total.Failed > 0 {
-			status, why = Exceptions, fmt.Sprintf("%d records are held for a decision, %d failed; they stay due", s.total.Held, s.total.Failed)
-			if run.Kind == Verify {
-				why = fmt.Sprintf("%d records differ, %d more only in fields that are held", s.total.Failed, s.total.Held)
+			status = Exceptions
+			if why, err = e.exceptions(ctx, run, s); err != nil {
+				return err
 			}
 		}
 	}
@@ -260,6 +272,26 @@ func (e *Engine) end(ctx context.Context, run *Run, s sums, status Status, why s
 		}
 	}
 	return e.vacate(ctx, *run)
+}
+
+// exceptions says in one sentence what somebody has to see to.
+func (e *Engine) exceptions(ctx context.Context, run *Run, s sums) (string, error) {
+	switch run.Kind {
+	case Verify:
+		return fmt.Sprintf("%d records differ, %d more only in fields that are held", s.total.Failed, s.total.Held), nil
+	case Remap:
+		return fmt.Sprintf("%d records could not be looked at; they are as they were", s.total.Failed), nil
+	case Census:
+		all, err := e.sums(ctx, run.ID)
+		missed := 0
+		for _, o := range all.outcomes {
+			if o.Outcome == OutFailed && strings.HasPrefix(o.Reason, missedUpdate) {
+				missed++
+			}
+		}
+		return fmt.Sprintf("%d missed updates, %d records could not be looked at", missed, s.total.Failed-missed), err
+	}
+	return fmt.Sprintf("%d records are held for a decision, %d failed; they stay due", s.total.Held, s.total.Failed), nil
 }
 
 // vacate moves the cutoff and frees the lane, in one conditional write: invariant 3. Only a run whose plan is finished moves
@@ -303,7 +335,14 @@ func (e *Engine) vacate(ctx context.Context, run Run) error {
 				w.Baseline = b.Run
 			}
 			st.Windows[run.Window] = w
-		case Verify:
+		case Census:
+			if run.Window == "" {
+				return nil
+			}
+			if st.Windows == nil {
+				st.Windows = map[string]windowState{}
+			}
+			st.Windows[run.Window] = windowState{LastOK: run.Ended}
 		}
 		return nil
 	})

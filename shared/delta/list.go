@@ -39,12 +39,9 @@ func (e *Engine) list(ctx context.Context, run *Run, pages []pageRow, budget int
 			if budget--; budget < 0 {
 				return pages, nil
 			}
-			page, err := e.Source.Changes(ctx, k, run.Filter, from, run.Until)
+			page, err := e.listPage(ctx, run, k, from, run.Until)
 			if err != nil {
-				return pages, fmt.Errorf("list changed %s records: %w", k, err)
-			}
-			if !page.Done && bytes.Equal(page.Next, from) {
-				return pages, fmt.Errorf("list changed %s records: the source names the same place again and again: %w", k, desk.ErrCursor)
+				return pages, err
 			}
 			keep, err := e.undropped(ctx, run, page.Items)
 			if err != nil {
@@ -70,6 +67,18 @@ func (e *Engine) list(ctx context.Context, run *Run, pages []pageRow, budget int
 	}
 	run.Listed = true
 	return pages, nil
+}
+
+// listPage asks the source for one page.
+func (e *Engine) listPage(ctx context.Context, run *Run, k desk.Kind, from, until desk.Cursor) (desk.Page, error) {
+	page, err := e.Source.Changes(ctx, k, run.Filter, from, until)
+	if err == nil && !page.Done && bytes.Equal(page.Next, from) {
+		err = fmt.Errorf("the source names the same place again and again: %w", desk.ErrCursor)
+	}
+	if err != nil {
+		return page, fmt.Errorf("list changed %s records: %w", k, err)
+	}
+	return page, nil
 }
 
 // place finds out from the pages where listing goes on.
@@ -100,25 +109,9 @@ func (e *Engine) undropped(ctx context.Context, run *Run, items []desk.Listed) (
 	if run.Kind != Delta || !run.Since.IsZero() || len(items) == 0 {
 		return items, nil
 	}
-	read := map[Key]ledgerRow{}
-	for part := range slices.Chunk(items, 100) {
-		var keys []Key
-		for _, it := range part {
-			if k := e.ledgerKey(it.Ref); !slices.Contains(keys, k) {
-				keys = append(keys, k)
-			}
-		}
-		rows, err := e.rows.GetMany(ctx, keys)
-		if err != nil {
-			return nil, fmt.Errorf("read the ledger of %d listed records: %w", len(keys), err)
-		}
-		for _, r := range rows {
-			l, err := decode[ledgerRow](r)
-			if err != nil {
-				return nil, err
-			}
-			read[r.Key] = l
-		}
+	read, err := getMany[ledgerRow](ctx, e, items, func(it desk.Listed) Key { return e.ledgerKey(it.Ref) })
+	if err != nil {
+		return nil, fmt.Errorf("read the ledger of %d listed records: %w", len(items), err)
 	}
 	var keep []desk.Listed
 	for _, it := range items {

@@ -51,9 +51,14 @@ func (e *Engine) Work(ctx, intake context.Context, ms []Message) []Retry {
 		if w == nil {
 			continue // the run is over, or the entry has its outcome
 		}
-		if w.run.Kind == Verify {
+		switch w.run.Kind {
+		case Verify:
 			w.err = e.verifyOne(ctx, w)
-		} else {
+		case Census:
+			w.err = e.censusOne(ctx, w)
+		case Remap:
+			w.err = e.remapOne(ctx, w)
+		default:
 			w.err = e.prepare(ctx, w)
 		}
 		jobs = append(jobs, w)
@@ -151,8 +156,9 @@ type work struct {
 	heldVersion int64
 	wrote       []string
 	bytes       int64
-	reason      string // of an outcome that is not held
-	later       Mode   // excluded by the run's mode: the mode that will take it up
+	reason      string  // of an outcome that is not held
+	later       Mode    // excluded by the run's mode: the mode that will take it up
+	due         *dueRow // what a run that only looks has found
 
 	done bool
 	out  outcomeRow
@@ -302,8 +308,7 @@ func (e *Engine) prepare(ctx context.Context, w *work) error {
 		return err
 	}
 	if len(res.Problems) > 0 {
-		p := res.Problems[0]
-		return &desk.Error{Op: "map " + w.ref.String(), Class: desk.ErrRejected, Said: fmt.Sprintf("%s: %s; cover it in the migration file", p.Field, p.Why)}
+		return problem(w.ref, res)
 	}
 	if err := e.build(ctx, w, res); err != nil {
 		return err
@@ -337,6 +342,12 @@ func (e *Engine) prepare(ctx context.Context, w *work) error {
 func (e *Engine) waitedOut(w *work) bool {
 	a := w.row.Attempts[w.run.ID]
 	return a.N >= maxAttempts-1 && e.Now().Sub(a.Since) > e.SourceSide.ListLag+e.Skew
+}
+
+// problem is the error of a record for which the mapping says block.
+func problem(ref desk.Ref, res mapping.Result) error {
+	p := res.Problems[0]
+	return &desk.Error{Op: "map " + ref.String(), Class: desk.ErrRejected, Said: fmt.Sprintf("%s: %s; cover it in the migration file", p.Field, p.Why)}
 }
 
 // follow turns the work towards the record that ref was merged into.
@@ -497,6 +508,7 @@ func (e *Engine) settle(ctx context.Context, w *work) (verdict, error) {
 	switch {
 	case quiet && v.act == fail:
 		w.finish(OutFailed, err.Error())
+		w.out.Next = "mend the cause and run it again; nothing was written and nothing made due"
 		return v, nil
 	case quiet && v.act == tryAgain:
 		return v, nil
@@ -577,7 +589,13 @@ func (e *Engine) note(ctx context.Context, run string, s Status, why string) err
 // conclude writes what follows from a finished record besides its own row: whoever waited for it becomes due, and the due
 // row that brought it here goes. It comes before the outcome and may be done twice.
 func (e *Engine) conclude(ctx context.Context, w *work) error {
-	if w.run.Dry || w.run.Kind.Looks() {
+	if w.run.Dry {
+		return nil
+	}
+	if w.run.Kind.Looks() {
+		if w.due != nil {
+			return e.makeDue(ctx, w.run.Scope, *w.due)
+		}
 		return nil
 	}
 	if w.row.Awaited && w.row.Target != "" {
