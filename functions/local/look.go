@@ -184,14 +184,21 @@ func (heldCmd) Run(a *app) error {
 			t.AppendRow(table.Row{h.Ref, h.Target, when(h.Since), fd.Field, strings.Join(fd.Source, ", "), strings.Join(fd.Target, ", "), decided(fd.Decision)})
 		}
 		for _, en := range h.Entries {
-			t.AppendRow(table.Row{h.Ref, h.Target, when(h.Since), "entry " + en.Entry, "changed", "as copied", decided(en.Decision)})
+			source, target := "changed", "as copied"
+			if en.Differs != "" {
+				source, target = "as copied", en.Differs
+			}
+			t.AppendRow(table.Row{h.Ref, h.Target, when(h.Since), "entry " + en.Entry, source, target, decided(en.Decision)})
+		}
+		if h.Doubled {
+			t.AppendRow(table.Row{h.Ref, h.Target, when(h.Since), "more than once in the target", "", strings.Join(h.Candidates, ", "), decided(h.Answer)})
 		}
 		if h.Doubt != "" || h.Gone {
 			t.AppendRow(table.Row{h.Ref, h.Target, when(h.Since), "in doubt", h.Doubt, strings.Join(h.Candidates, ", "), decided(h.Answer)})
 		}
 	}
 	t.Render()
-	fmt.Fprintln(a.out, "Decide with: deltadesk decide RECORD --field FIELD --choose source|target|value [--value V], or --link TARGET-ID, or --create-again")
+	fmt.Fprintln(a.out, "Decide with: deltadesk decide RECORD --field FIELD --choose source|target|value [--value V], or --entry ENTRY --choose source|target, or --link TARGET-ID, or --create-again")
 	return nil
 }
 
@@ -206,9 +213,9 @@ type decideCmd struct {
 	Ticket      string   `arg:"" help:"The record, as held shows it."`
 	Field       string   `help:"The held field."`
 	Entry       string   `help:"The held entry."`
-	Choose      string   `enum:",source,target,value" default:"" help:"For a field: source (approve), target (keep) or value; for an entry: target."`
+	Choose      string   `enum:",source,target,value" default:"" help:"For a field: source (approve), target (keep) or value; for an entry: target, or source where the target can change entries."`
 	Value       []string `sep:"none" help:"With --choose value: what the field shall be; again for a list."`
-	Link        string   `placeholder:"TARGET-ID" help:"For a record in doubt: it is this one in the target."`
+	Link        string   `placeholder:"TARGET-ID" help:"For a record in doubt, or one that is there more than once: it is this one in the target."`
 	CreateAgain bool     `help:"For a record in doubt: it is not in the target, create it."`
 }
 

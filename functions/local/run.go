@@ -26,6 +26,7 @@ type runCmd struct {
 	Continue bool      `help:"Full only: go on with the full run that was cut off or stopped. Keeps its cutoff."`
 	Restart  bool      `help:"Full only: read everything again and begin a new baseline."`
 	Adopt    bool      `help:"Look in the target before every create: for a new or restored store over a target that has been written to."`
+	Heal     bool      `help:"Verify only: what differs becomes due, and the next delta heals it or holds it for a person. Entries that are gone from the target come back: if somebody removed one on purpose, look first without --heal."`
 	Workers  int       `default:"4" help:"How many batches are worked on at a time."`
 }
 
@@ -39,6 +40,9 @@ func (c *runCmd) Run(a *app) error {
 	if !c.Since.IsZero() && c.Kind != "delta" {
 		return usage(a, "--since belongs to delta runs")
 	}
+	if c.Heal && (c.Kind != "verify" || c.DryRun) {
+		return usage(a, "--heal belongs to verify runs that are no rehearsal")
+	}
 	l, err := a.open(c.Kind == "backup", c.Workers)
 	if err != nil {
 		return err
@@ -46,7 +50,7 @@ func (c *runCmd) Run(a *app) error {
 	defer l.close()
 	q := delta.Request{
 		Kind: delta.Kind(c.Kind), Window: c.Window, Scope: c.Scope, Mode: delta.Mode(c.Mode), Since: c.Since, Dry: c.DryRun,
-		Restart: c.Restart, Continue: c.Continue, Adopt: c.Adopt,
+		Restart: c.Restart, Continue: c.Continue, Adopt: c.Adopt, Heal: c.Heal,
 	}
 	if c.Kind == "backup" {
 		if q, err = l.backup(q); err != nil {
@@ -135,7 +139,7 @@ func (l *laptop) backup(q delta.Request) (delta.Request, error) {
 }
 
 // run carries a run to its end. A delta that was cut off before is finished first; since its mark is older than the wish
-// for a delta now, another one follows.
+// for a delta now, another one follows. A comparison that was cut off and is finished now is the one that was asked for.
 func (l *laptop) run(q delta.Request) (report.Report, error) {
 	r, resumed, err := l.engine.Start(l.a.ctx, q)
 	if err != nil {
@@ -145,7 +149,7 @@ func (l *laptop) run(q delta.Request) (report.Report, error) {
 		return report.Report{}, err
 	}
 	rep, err := l.engine.Report(l.a.ctx, r.ID)
-	if err != nil || !resumed || q.Kind == delta.Full || delta.Status(rep.Status) != delta.Verified && delta.Status(rep.Status) != delta.Exceptions {
+	if err != nil || !resumed || q.Kind == delta.Full || q.Kind == delta.Verify && q.Heal == r.Heal || delta.Status(rep.Status) != delta.Verified && delta.Status(rep.Status) != delta.Exceptions {
 		return rep, err
 	}
 	fmt.Fprintf(l.a.err, "Run %s, cut off earlier, is finished; now the one you asked for.\n", r.ID)

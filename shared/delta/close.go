@@ -33,9 +33,12 @@ func (e *Engine) Step(ctx context.Context, id string) (Progress, error) {
 	}
 	if run.Status.Ended() {
 		// Cut off between the verdict and the move of the cutoff: do the rest.
-		s, err := e.sums(ctx, id)
+		s, err := e.sums(ctx, id, nil)
 		if err == nil && s.total.Planned > 0 {
 			err = e.storeReport(ctx, id)
+		}
+		if err == nil {
+			err = e.storeCertificate(ctx, run)
 		}
 		if err == nil {
 			err = e.vacate(ctx, run)
@@ -119,9 +122,8 @@ func (e *Engine) save(ctx context.Context, run *Run) error {
 
 // sums are derived from plan and outcomes, never counted up: invariant 8.
 type sums struct {
-	total    report.Counts
-	byKind   map[desk.Kind]report.Counts
-	outcomes []outcomeRow // only where asked for
+	total  report.Counts
+	byKind map[desk.Kind]report.Counts
 }
 
 // seal sums pages up and writes the sums of those whose entries all have an outcome.
@@ -132,7 +134,7 @@ func (e *Engine) seal(ctx context.Context, run Run, pages []pageRow) (sums, erro
 		c := report.Counts{Listed: p.Listed, Dropped: p.Dropped, Planned: p.Planned}
 		if p.Sums != nil {
 			c = *p.Sums
-		} else {
+		} else if p.Planned == 0 || !p.SentOpen.IsZero() || !p.SentRest.IsZero() { // else nobody knows of it yet
 			outs, err := e.finished(ctx, run.ID, p.No)
 			if err != nil {
 				return s, err
@@ -169,8 +171,9 @@ func one(o Outcome) report.Counts {
 	return report.Counts{Failed: 1}
 }
 
-// sums reads plan and outcomes of a run, without writing.
-func (e *Engine) sums(ctx context.Context, run string) (sums, error) {
+// sums reads plan and outcomes of a run, without writing, and calls f, unless it is nil, with each outcome. A page of outcomes
+// is in memory at a time.
+func (e *Engine) sums(ctx context.Context, run string, f func(outcomeRow)) (sums, error) {
 	s := sums{byKind: map[desk.Kind]report.Counts{}}
 	pages, err := e.pageRows(ctx, run)
 	if err != nil {
@@ -185,7 +188,9 @@ func (e *Engine) sums(ctx context.Context, run string) (sums, error) {
 		for seq := range p.Planned {
 			if o, ok := outs[seq]; ok {
 				c = c.Add(one(o.Outcome))
-				s.outcomes = append(s.outcomes, o)
+				if f != nil {
+					f(o)
+				}
 			}
 		}
 		s.total = s.total.Add(c)
@@ -225,7 +230,7 @@ func (e *Engine) end(ctx context.Context, run *Run, s sums, status Status, why s
 		if s.total.Held+s.total.Failed > 0 {
 			status, why = Exceptions, fmt.Sprintf("%d records are held for a decision, %d failed; they stay due", s.total.Held, s.total.Failed)
 			if run.Kind == Verify {
-				why = fmt.Sprintf("%d records differ, %d more only in fields that are held", s.total.Failed, s.total.Held)
+				why = verifyWords(*run, s.total)
 			}
 		}
 	}
@@ -255,6 +260,9 @@ func (e *Engine) end(ctx context.Context, run *Run, s sums, status Status, why s
 		if err := e.storeReport(ctx, run.ID); err != nil {
 			return err
 		}
+	}
+	if err := e.storeCertificate(ctx, *run); err != nil {
+		return err
 	}
 	return e.vacate(ctx, *run)
 }
@@ -323,39 +331,41 @@ func (e *Engine) storeReport(ctx context.Context, id string) error {
 	return nil
 }
 
+// maxListed is how many records the report of a verification lists: what a person may look through. Nothing bounds how many
+// may differ, and the certificate names every one.
+const maxListed = 10_000
+
 // Report derives a run's report from its rows, at any time.
 func (e *Engine) Report(ctx context.Context, id string) (report.Report, error) {
 	run, err := e.run(ctx, id)
 	if err != nil {
 		return report.Report{}, err
 	}
-	s, err := e.sums(ctx, id)
-	if err != nil {
-		return report.Report{}, err
-	}
 	r := report.Report{
 		Migration: e.mig.ID, Run: run.ID, Kind: string(run.Kind), Window: run.Window, Scope: run.Scope, Mode: string(run.Mode), Dry: run.Dry,
 		Status: string(run.Status), Why: run.Why, ConfigHash: run.Config, Started: run.Started, Ended: run.Ended,
-		CutoffBefore: null(run.From), CutoffAfter: null(run.From), Counts: s.total,
+		CutoffBefore: null(run.From), CutoffAfter: null(run.From),
 		Requests: map[string]map[string]int{}, StoreCalls: map[string]int{}, Seconds: map[string]float64{}, Excluded: map[string]int{},
 		ByKind: []report.KindCounts{}, Losses: []report.LossClass{}, Exceptions: []report.Exception{}, Kept: []report.Kept{},
 	}
 	if (run.Status == Verified || run.Status == Exceptions) && !run.Dry && run.Kind != Verify && run.Since.IsZero() {
 		r.CutoffAfter = null(run.Until)
 	}
-	for _, k := range e.kinds() {
-		r.ByKind = append(r.ByKind, report.KindCounts{Kind: string(k), Counts: s.byKind[k]})
-	}
 	losses := map[string]*report.LossClass{}
-	for _, o := range s.outcomes {
+	s, err := e.sums(ctx, id, func(o outcomeRow) {
 		r.Bytes += o.Bytes
-		switch o.Outcome {
-		case OutHeld, OutFailed:
+		switch {
+		case (o.Outcome == OutHeld || o.Outcome == OutFailed) && run.Kind == Verify && len(r.Exceptions) >= maxListed:
+			r.ExceptionsLeftOut++
+		case o.Outcome == OutHeld || o.Outcome == OutFailed:
 			r.Exceptions = append(r.Exceptions, report.Exception{Record: o.Ref.String(), Target: o.Target, Outcome: string(o.Outcome), Reason: o.Reason, Next: o.Next})
-		case OutExcluded:
+		case o.Outcome == OutExcluded:
 			r.Excluded[o.Reason]++
 		}
-		if len(o.Kept) > 0 {
+		switch {
+		case len(o.Kept) > 0 && run.Kind == Verify && len(r.Kept) >= maxListed:
+			r.KeptLeftOut++
+		case len(o.Kept) > 0:
 			r.Kept = append(r.Kept, report.Kept{Record: o.Ref.String(), Fields: o.Kept})
 		}
 		for _, l := range o.Losses {
@@ -369,6 +379,13 @@ func (e *Engine) Report(ctx context.Context, id string) (report.Report, error) {
 				c.Examples = append(c.Examples, ref)
 			}
 		}
+	})
+	if err != nil {
+		return report.Report{}, err
+	}
+	r.Counts = s.total
+	for _, k := range e.kinds() {
+		r.ByKind = append(r.ByKind, report.KindCounts{Kind: string(k), Counts: s.byKind[k]})
 	}
 	for _, c := range losses {
 		r.Losses = append(r.Losses, *c)

@@ -58,6 +58,7 @@ func (e *Engine) loadChunks(ctx context.Context, ref desk.Ref, into map[string]e
 
 // remember notes that an entry is in the target.
 func (w *work) remember(id string, row entryRow) {
+	row.Again = row.Again || w.lost[id]
 	if old, ok := w.known[id]; !ok || old != row {
 		w.fresh = append(w.fresh, id)
 	}

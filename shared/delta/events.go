@@ -299,8 +299,14 @@ func (e *Engine) rehearse(ctx context.Context, w *work) error {
 	if err != nil {
 		return err
 	}
-	m := merge(w.ref.Kind, w.row.Fields, w.want.Fields, now.Fields, defs, e.mig.Policies, w.heldBefore.decisions())
 	e.noteEntries(w, desk.Written{}, now.Entries)
+	ask := w.heldBefore.untraced(now)
+	if w.it.Heal {
+		if err = e.heal(ctx, w, now, ask); err != nil {
+			return err
+		}
+	}
+	m := merge(w.ref.Kind, w.row.Fields, w.want.Fields, now.Fields, defs, e.mig.Policies, w.heldBefore.decisions(), ask)
 	add := 0
 	for _, en := range w.want.Entries {
 		if k, ok := w.known[en.ID]; !ok || k.Digest != entryDigest(en) {
@@ -309,7 +315,7 @@ func (e *Engine) rehearse(ctx context.Context, w *work) error {
 	}
 	w.held.Fields = m.Held
 	switch {
-	case len(m.Held) > 0:
+	case !w.held.empty():
 		w.finish(OutHeld, w.held.reason())
 	case add > 0 || len(m.Apply) > 0:
 		w.finish(OutUpdated, fmt.Sprintf("would set %d fields and add %d entries", len(m.Apply), add))

@@ -46,6 +46,8 @@ type heldField struct {
 	Decision     *Decision  `json:"decision,omitempty"`
 	// Again: a decision was made, and one of the sides moved before it could be carried out.
 	Again bool `json:"again,omitempty"`
+	// Untraced: the target's value was changed without a trace, and the one that was there cannot be brought back.
+	Untraced bool `json:"untraced,omitempty"`
 }
 
 // Held is one record with what waits for a person.
@@ -65,16 +67,25 @@ type Held struct {
 	Entries []heldEntry `json:"entries,omitempty"`
 	// Gone: the record was deleted in the target.
 	Gone bool `json:"gone,omitempty"`
+	// Doubled: the candidates all carry the record's id. The answer says which one it is; it stays held until people have
+	// removed the others.
+	Doubled bool `json:"doubled,omitempty"`
 }
 
 type heldEntry struct {
 	Entry    string    `json:"entry"`
 	Digest   string    `json:"digest"`
 	Decision *Decision `json:"decision,omitempty"`
+	// Differs says in which way the target's is another one, without content; empty where the source has changed it.
+	Differs string `json:"differs,omitempty"`
+	// There is the digest of what the target shows of it.
+	There string `json:"there,omitempty"`
+	// Can: the target can be made to show the source's.
+	Can bool `json:"can,omitempty"`
 }
 
 func (h Held) empty() bool {
-	return len(h.Fields) == 0 && h.Doubt == "" && len(h.Entries) == 0 && !h.Gone
+	return len(h.Fields) == 0 && h.Doubt == "" && len(h.Entries) == 0 && !h.Gone && !h.Doubled
 }
 
 // reason says in one sentence what waits, without content.
@@ -86,15 +97,25 @@ func (h Held) reason() string {
 	if h.Gone {
 		parts = append(parts, "it was deleted in the target")
 	}
+	if h.Doubled {
+		s := fmt.Sprintf("%d records of the target carry its id", len(h.Candidates))
+		if h.Answer != nil {
+			s += fmt.Sprintf("; it is %s, and the others are still there", h.Answer.Value.First())
+		}
+		parts = append(parts, s)
+	}
 	for _, f := range h.Fields {
 		s := fmt.Sprintf("%s changed on both sides", f.Field)
+		if f.Untraced {
+			s = fmt.Sprintf("%s was changed in the target without a trace", f.Field)
+		}
 		if f.Again {
 			s += " (and again since it was decided)"
 		}
 		parts = append(parts, s)
 	}
 	for _, en := range h.Entries {
-		parts = append(parts, fmt.Sprintf("entry %s changed in the source, and the target cannot change entries", en.Entry))
+		parts = append(parts, en.reason())
 	}
 	return strings.Join(parts, "; ")
 }
@@ -106,10 +127,18 @@ func (h Held) next() string {
 		return fmt.Sprintf("deltadesk decide %s --link TARGET-ID | --create-again", h.Ref)
 	case h.Gone:
 		return fmt.Sprintf("deltadesk decide %s --create-again | --link TARGET-ID", h.Ref)
+	case h.Doubled && h.Answer != nil:
+		return "merge or delete the others in the target, by hand"
+	case h.Doubled:
+		return fmt.Sprintf("deltadesk decide %s --link %s; then merge or delete the others in the target, by hand", h.Ref, strings.Join(h.Candidates, "|"))
 	case len(h.Fields) > 0:
 		return fmt.Sprintf("deltadesk decide %s --field %s --choose source|target|value", h.Ref, h.Fields[0].Field)
 	}
-	return fmt.Sprintf("deltadesk decide %s --entry %s --choose target", h.Ref, h.Entries[0].Entry)
+	choose := "target"
+	if h.Entries[0].Can {
+		choose = "source|target"
+	}
+	return fmt.Sprintf("deltadesk decide %s --entry %s --choose %s", h.Ref, h.Entries[0].Entry, choose)
 }
 
 // decisions by field.
@@ -167,13 +196,19 @@ func (e *Engine) Decide(ctx context.Context, ref desk.Ref, field desk.Field, ent
 			if i < 0 {
 				return refuse("entry %s of %s is not held; held is: %s", entry, ref, h.reason())
 			}
-			if d.Choice != ChooseTarget {
+			switch can := h.Entries[i].Can; {
+			case can && d.Choice != ChooseSource && d.Choice != ChooseTarget:
+				return refuse("an entry is decided with source or target")
+			case !can && d.Choice != ChooseTarget:
 				return refuse("an entry that the target cannot change can only be left as it is there: --choose target")
 			}
 			h.Entries[i].Decision = &d
 		default:
-			if h.Doubt == "" && !h.Gone {
+			if h.Doubt == "" && !h.Gone && !h.Doubled {
 				return refuse("%s is not in doubt; held is: %s", ref, h.reason())
+			}
+			if h.Doubled && (d.Choice != ChooseLink || !slices.Contains(h.Candidates, d.Value.First())) {
+				return refuse("%s is there more than once; say which one it is: --link %s", ref, strings.Join(h.Candidates, " | --link "))
 			}
 			if d.Choice != ChooseLink && d.Choice != ChooseCreate {
 				return refuse("a record in doubt is decided with --link TARGET-ID or --create-again")
@@ -228,6 +263,7 @@ func (e *Engine) makeDue(ctx context.Context, scope string, d dueRow) error {
 		if d.Listed.Event == "" {
 			d.Listed.Event, d.Listed.Into = old.Listed.Event, old.Listed.Into
 		}
+		d.Heal = d.Heal || old.Heal
 		*old = d
 		return nil
 	})

@@ -149,7 +149,7 @@ func (e *Engine) listDue(ctx context.Context, run *Run, k desk.Kind, no int, why
 		if d.Mode != "" && run.Mode != CreateUpdate && run.Mode != d.Mode || why != "" && d.Why != why {
 			return nil
 		}
-		entries = append(entries, planEntry{Listed: d.Listed, Due: d.Why, DueVersion: r.Version})
+		entries = append(entries, planEntry{Listed: d.Listed, Due: d.Why, DueVersion: r.Version, Heal: d.Heal})
 		return nil
 	})
 	if err != nil || len(entries) == 0 {

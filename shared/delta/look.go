@@ -48,7 +48,11 @@ func (e *Engine) Explain(ctx context.Context, ref desk.Ref) (Explanation, error)
 	if _, err := e.loadChunks(ctx, ref, known); err != nil {
 		return x, err
 	}
-	x.Entries = len(known)
+	for _, k := range known {
+		if k.Digest != "" { // else only a decision about the thread is remembered
+			x.Entries++
+		}
+	}
 	if row.Claim != nil {
 		x.Busy = row.Claim.Until
 	}

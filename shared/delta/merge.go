@@ -27,11 +27,14 @@ type merge3 struct {
 // A field without a base was never written by us (or the write is in doubt): what is empty in the target is filled in,
 // what says something else is treated as changed on both sides.
 //
-// fields of the target that cannot be written (any more) are left alone. It is pure.
-func merge(k desk.Kind, bases map[desk.Field]base, source, target desk.Fields, defs desk.Definitions, p Policies, decided map[desk.Field]Decision) merge3 {
+// Fields of the target that cannot be written (any more) are left alone. Those in ask are a person's to decide, whatever the
+// policy, and whether they can be written or not. It is pure.
+func merge(k desk.Kind, bases map[desk.Field]base, source, target desk.Fields, defs desk.Definitions, p Policies, decided map[desk.Field]Decision, ask map[desk.Field]bool) merge3 {
 	m := merge3{Apply: desk.Fields{}}
 	for _, f := range slices.Sorted(maps.Keys(source)) {
-		if def, ok := defs.Field(k, f); ok && def.Write != desk.Always {
+		def, ok := defs.Field(k, f)
+		writable := !ok || def.Write == desk.Always
+		if !writable && !ask[f] {
 			continue
 		}
 		s, t := source[f].Digest(), target[f].Digest()
@@ -40,7 +43,9 @@ func merge(k desk.Kind, bases map[desk.Field]base, source, target desk.Fields, d
 			continue
 		}
 		b, based := bases[f]
-		if !based {
+		if ask[f] {
+			// Asked below.
+		} else if !based {
 			if t == "" {
 				m.Apply[f] = source[f]
 				continue
@@ -59,10 +64,13 @@ func merge(k desk.Kind, bases map[desk.Field]base, source, target desk.Fields, d
 			}
 		}
 		d, ok := decided[f]
-		if ok && (d.Source != s || d.Target != t) {
-			ok = false // one of the sides has moved since: ask again
+		if ok && (d.Source != s || d.Target != t || !writable && d.Choice != ChooseTarget) {
+			ok = false // one of the sides has moved since, or it cannot be done: ask again
 		}
 		policy := p.conflict(f)
+		if ask[f] {
+			policy = Hold
+		}
 		switch {
 		case ok && d.Choice == ChooseSource, !ok && policy == SourceWins:
 			m.Apply[f] = source[f]
@@ -72,7 +80,7 @@ func merge(k desk.Kind, bases map[desk.Field]base, source, target desk.Fields, d
 		case ok && d.Choice == ChooseValue:
 			m.Apply[f] = d.Value
 		default:
-			m.Held = append(m.Held, heldField{Field: f, Source: source[f], Target: target[f], SourceDigest: s, TargetDigest: t})
+			m.Held = append(m.Held, heldField{Field: f, Source: source[f], Target: target[f], SourceDigest: s, TargetDigest: t, Untraced: ask[f]})
 		}
 	}
 	return m

@@ -25,6 +25,7 @@ func TestMerge(t *testing.T) {
 		policy         Conflict
 		decided        *Decision
 		write          desk.Write
+		ask            bool
 		want           verdict
 	}{
 		{name: "nothing changed", base: &base{Src: d("a"), Same: true}, source: "a", target: "a", want: verdict{Accept: true}},
@@ -47,6 +48,11 @@ func TestMerge(t *testing.T) {
 		{name: "decided, the target moved since", base: &base{Src: d("a"), Same: true}, source: "b", target: "e", decided: &Decision{Choice: ChooseSource, Source: d("b"), Target: d("c")}, want: verdict{Held: true}},
 		{name: "a decision beats the policy", base: &base{Src: d("a"), Same: true}, source: "b", target: "c", policy: SourceWins, decided: &Decision{Choice: ChooseTarget, Source: d("b"), Target: d("c")}, want: verdict{Kept: true, Accept: true}},
 		{name: "settable at creation only", base: &base{Src: d("a"), Same: true}, source: "b", target: "a", write: desk.OnCreate, want: verdict{}},
+		{name: "asked whatever the policy", base: &base{Src: d("a"), Tgt: d("b"), Kept: true}, source: "a", target: "c", policy: SourceWins, ask: true, want: verdict{Held: true}},
+		{name: "asked, and decided for the source", base: &base{Src: d("a"), Tgt: d("b"), Kept: true}, source: "a", target: "c", ask: true, decided: &Decision{Choice: ChooseSource, Source: d("a"), Target: d("c")}, want: verdict{Apply: "a"}},
+		{name: "asked, although it cannot be written", base: &base{Src: d("a"), Same: true}, source: "a", target: "c", ask: true, write: desk.OnCreate, want: verdict{Held: true}},
+		{name: "decided for what cannot be written", base: &base{Src: d("a"), Same: true}, source: "a", target: "c", ask: true, write: desk.OnCreate, decided: &Decision{Choice: ChooseSource, Source: d("a"), Target: d("c")}, want: verdict{Held: true}},
+		{name: "left as it is, which cannot be written", base: &base{Src: d("a"), Same: true}, source: "a", target: "c", ask: true, write: desk.OnCreate, decided: &Decision{Choice: ChooseTarget, Source: d("a"), Target: d("c")}, want: verdict{Kept: true, Accept: true}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			p := DefaultPolicies()
@@ -62,7 +68,7 @@ func TestMerge(t *testing.T) {
 				decided[f] = *tc.decided
 			}
 			defs := desk.Definitions{Fields: map[desk.Kind][]desk.FieldDef{desk.Ticket: {{Field: f, Write: cmpOr(tc.write, desk.Always)}}}}
-			m := merge(desk.Ticket, bases, desk.Fields{f: val(tc.source)}, desk.Fields{f: val(tc.target)}, defs, p, decided)
+			m := merge(desk.Ticket, bases, desk.Fields{f: val(tc.source)}, desk.Fields{f: val(tc.target)}, defs, p, decided, map[desk.Field]bool{f: tc.ask})
 			got := verdict{Held: len(m.Held) == 1, Kept: len(m.Kept) == 1, Accept: len(m.Accept) == 1}
 			if v, ok := m.Apply[f]; ok {
 				got.Apply = cmpOr(v.First(), "(unset)")

@@ -145,6 +145,10 @@ type work struct {
 	chunks int                 // rows of the thread that are full
 	fresh  []string            // entries added to known since the row was read
 
+	lost     map[string]bool // entries that a heal adds again
+	revise   map[string]bool // entries that a heal revises
+	compared *compared
+
 	held        Held // as it will be
 	heldBefore  Held
 	heldVersion int64
@@ -162,7 +166,7 @@ func (w *work) pos() int { return w.m.Page*1_000_000 + w.m.Seq }
 
 func (w *work) finish(o Outcome, reason string) {
 	w.done, w.err = true, nil
-	w.out = outcomeRow{Ref: w.it.Ref, Target: w.row.Target, Outcome: o, Reason: reason, Losses: w.losses, Bytes: w.bytes, Kept: w.out.Kept}
+	w.out = outcomeRow{Ref: w.it.Ref, Target: w.row.Target, Outcome: o, Reason: reason, Losses: w.losses, Bytes: w.bytes, Kept: w.out.Kept, Compared: w.compared}
 }
 
 // Errors by which a record is put back without being anybody's fault.
@@ -243,6 +247,11 @@ func (e *Engine) prepare(ctx context.Context, w *work) error {
 	if err := e.free(w.row); err != nil {
 		return err
 	}
+	if w.it.Heal {
+		if err := e.settled(w.row); err != nil { // what a desk does not show yet is not lost
+			return err
+		}
+	}
 	// Listed twice, and carried out with the other entry of this run (held or not); or listed again after it was read.
 	seen := w.row
 	if inRun := w.row.Last != nil && w.row.Last.Run == w.run.ID; inRun {
@@ -311,7 +320,7 @@ func (e *Engine) prepare(ctx context.Context, w *work) error {
 		}
 		joined = alias.Into != "" // else the merge is still to be carried over
 	}
-	if joined && w.row.Target != "" && w.row.Claim == nil && !w.row.Held && w.row.Gone == "" && !w.row.Unfinished && w.row.Digest == w.digest && len(w.waits) == 0 && !w.run.Adopt {
+	if joined && !w.it.Heal && w.row.Target != "" && w.row.Claim == nil && !w.row.Held && w.row.Gone == "" && !w.row.Unfinished && w.row.Digest == w.digest && len(w.waits) == 0 && !w.run.Adopt {
 		w.finish(OutUnchanged, "")
 		return nil
 	}

@@ -98,6 +98,10 @@ type Run struct {
 	Dry    bool       `json:"dry,omitempty"`
 	// Adopt makes every create look in the target first.
 	Adopt bool `json:"adopt,omitempty"`
+	// Heal makes what a verification finds due.
+	Heal bool `json:"heal,omitempty"`
+	// Salt of the digests in a verification's certificate.
+	Salt string `json:"salt,omitempty"`
 	// Since is set when an operator re-reads a past range; such a run moves no cutoff.
 	Since   time.Time   `json:"since,omitzero"`
 	Config  string      `json:"config"`
@@ -126,6 +130,8 @@ type planEntry struct {
 	Due string `json:"due,omitempty"`
 	// DueVersion is the version of the due row that this entry answers.
 	DueVersion int64 `json:"due_version,omitempty"`
+	// Heal as in dueRow.
+	Heal bool `json:"heal,omitempty"`
 }
 
 // pageRow is one row per plan page.
@@ -175,6 +181,8 @@ type outcomeRow struct {
 	Kept    []string    `json:"kept,omitempty"`
 	Losses  []desk.Loss `json:"losses,omitempty"`
 	Bytes   int64       `json:"bytes,omitempty"`
+	// Compared is set by a verification that had both records before it.
+	Compared *compared `json:"compared,omitempty"`
 }
 
 // ledgerRow is one row per record of the source: the memory of the migration.
@@ -199,6 +207,9 @@ type ledgerRow struct {
 	Rules  string `json:"rules,omitempty"`
 	// Fields is the merge base: what the source said and what the target looked like after our last write.
 	Fields map[desk.Field]base `json:"fields,omitempty"`
+	// Lock is the target's as last read back, if all our entries were then as wanted: while the target still shows it, nobody
+	// can have changed anything there. See untraced.
+	Lock string `json:"lock,omitempty"`
 	// Entries of short threads; longer ones spill into rows of their own, see entries.go.
 	Entries map[string]entryRow `json:"entries,omitempty"`
 	// Awaited: another record's link waits for this one to arrive.
@@ -225,6 +236,9 @@ type base struct {
 	Same bool `json:"e,omitempty"`
 	// Kept: a decision or policy left the target its value.
 	Kept bool `json:"k,omitempty"`
+	// Now is what the target said when it was last read back, where people had changed it and it was left to them ("-": they
+	// unset it).
+	Now string `json:"n,omitempty"`
 }
 
 func newBase(src, tgt string) base {
@@ -239,6 +253,29 @@ func (b base) tgt() string {
 		return b.Src
 	}
 	return b.Tgt
+}
+
+// seen is what the target said when it was last read back.
+func (b base) seen() string {
+	switch b.Now {
+	case "":
+		return b.tgt()
+	case "-":
+		return ""
+	}
+	return b.Now
+}
+
+// looked returns the base with what the target says at the moment.
+func (b base) looked(now string) base {
+	switch b.Now = ""; {
+	case now == b.tgt():
+	case now == "":
+		b.Now = "-"
+	default:
+		b.Now = now
+	}
+	return b
 }
 
 type claim struct {
@@ -270,6 +307,10 @@ type last struct {
 type entryRow struct {
 	Target string `json:"t,omitempty"`
 	Digest string `json:"d"`
+	// Again: it was lost in the target and added again, so it does not stand in its place of the thread.
+	Again bool `json:"a,omitempty"`
+	// Kept is the digest of what the target shows, where a person decided to leave it so.
+	Kept string `json:"k,omitempty"`
 }
 
 // Trace is one thing that happened to a record.
@@ -286,9 +327,12 @@ type Trace struct {
 // dueRow makes a later run take a record up although the source does not list it again.
 type dueRow struct {
 	Listed desk.Listed `json:"listed"`
-	Why    string      `json:"why"` // held, failed, mode, link, decision
+	Why    string      `json:"why"` // held, failed, mode, link, decision, verify
 	Run    string      `json:"run"`
 	Mode   Mode        `json:"mode,omitempty"` // for why=mode: the mode that would cover it
+	// Heal: a verification found a difference. Whatever else makes the record due meanwhile, it stays until the record was
+	// pushed without anything left over. See heal.go.
+	Heal bool `json:"heal,omitempty"`
 }
 
 // waitRow says that Ref has a link to the record of its partition.

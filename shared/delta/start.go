@@ -2,6 +2,7 @@ package delta
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"maps"
@@ -28,6 +29,8 @@ type Request struct {
 	// stopped and keeps its mark.
 	Restart, Continue bool
 	Adopt             bool
+	// Heal makes what a verify run finds due, so that the next delta over the scope heals it or holds it.
+	Heal bool
 }
 
 // Start begins a run, or takes an interrupted one of the same lane up again (then its Request is not looked at any
@@ -59,10 +62,14 @@ func (e *Engine) Start(ctx context.Context, q Request) (run Run, resumed bool, e
 			if err != nil {
 				return Run{}, false, err
 			}
-			if old.Config != e.mig.Hash {
-				old, err = e.repin(ctx, old.ID)
+			if old.Config == e.mig.Hash {
+				return old, true, nil
 			}
-			return old, true, err
+			if old.Kind != Verify {
+				old, err = e.repin(ctx, old.ID)
+				return old, true, err
+			}
+			// A certificate speaks of one migration file: under another one the comparison begins anew, in the old one's place.
 		}
 	}
 	if q.Continue && run.Kind == Full && !q.Dry {
@@ -87,6 +94,9 @@ func (e *Engine) Start(ctx context.Context, q Request) (run Run, resumed bool, e
 		}
 	}
 	run.ID, run.Started, run.Status = e.NewID(), e.Now().UTC(), Running
+	if run.Kind == Verify {
+		run.Salt = rand.Text()
+	}
 	if run.version, err = e.put(ctx, e.runKey(run.ID), 0, run); err != nil {
 		return Run{}, false, err
 	}
@@ -114,7 +124,7 @@ func (e *Engine) Start(ctx context.Context, q Request) (run Run, resumed bool, e
 
 // plan turns a request into a run, as far as the migration file alone decides.
 func (e *Engine) plan(q Request) (Run, error) {
-	run := Run{Kind: q.Kind, Mode: cmpOr(q.Mode, CreateUpdate), Dry: q.Dry, Adopt: q.Adopt, Since: q.Since, Config: e.mig.Hash}
+	run := Run{Kind: q.Kind, Mode: cmpOr(q.Mode, CreateUpdate), Dry: q.Dry, Adopt: q.Adopt, Heal: q.Heal, Since: q.Since, Config: e.mig.Hash}
 	switch run.Mode {
 	case CreateOnly, UpdateOnly, CreateUpdate:
 	default:
@@ -128,6 +138,9 @@ func (e *Engine) plan(q Request) (Run, error) {
 	}
 	if !q.Since.IsZero() && q.Kind != Delta {
 		return Run{}, refuse("--since belongs to delta runs: a %s run reads everything", q.Kind)
+	}
+	if q.Heal && (q.Kind != Verify || q.Dry) {
+		return Run{}, refuse("--heal belongs to verify runs that are no rehearsal: what they find becomes due, and a delta heals it")
 	}
 	switch q.Kind {
 	case Full, Verify:
@@ -163,6 +176,9 @@ func (e *Engine) plan(q Request) (Run, error) {
 		return Run{}, refuse("there is no scope %q; the migration file has %s", run.Scope, strings.Join(slices.Sorted(maps.Keys(e.mig.Scopes)), ", "))
 	}
 	run.Filter = filter
+	if q.Heal && !slices.ContainsFunc(slices.Collect(maps.Values(e.mig.Windows)), func(w Window) bool { return w.Scope == run.Scope }) {
+		return Run{}, refuse("no window of the migration file is over scope %q, so no delta would heal what is found; leave --heal out, or verify a scope that has a window", run.Scope)
+	}
 	return run, nil
 }
 
@@ -267,7 +283,7 @@ func (e *Engine) reopen(ctx context.Context, st state, version int64, q Run) (Ru
 	if err := e.Preflight(ctx); err != nil {
 		return Run{}, false, err
 	}
-	sums, err := e.sums(ctx, id)
+	sums, err := e.sums(ctx, id, nil)
 	if err != nil {
 		return Run{}, false, err
 	}

@@ -47,7 +47,8 @@ func (e *Engine) carryOut(ctx, intake context.Context, w *work) error {
 		if err := e.fence(ctx, w); err != nil {
 			return e.release(ctx, w, err)
 		}
-		id, how, err := e.find(ctx, w, w.run.Adopt || w.takenOver)
+		_, searched := e.Target.(desk.Finder)
+		id, how, err := e.find(ctx, w, w.run.Adopt || w.takenOver || w.it.Heal && searched)
 		if err != nil {
 			return e.release(ctx, w, err)
 		}
@@ -72,7 +73,11 @@ func (e *Engine) carryOut(ctx, intake context.Context, w *work) error {
 		}
 	}
 	if !created {
-		var err error
+		relinked, err := e.relink(ctx, w)
+		if err != nil {
+			return e.release(ctx, w, err)
+		}
+		adopted = adopted || relinked
 		now, err = e.Target.Read(ctx, e.targetRef(w))
 		if errors.Is(err, desk.ErrNotFound) {
 			return e.gone(ctx, w)
@@ -343,8 +348,9 @@ func (e *Engine) noteEntries(w *work, written desk.Written, thread []desk.Entry)
 	maps.Copy(byMarker, written.Entries)
 	for _, en := range w.want.Entries {
 		if id, ok := byMarker[en.Marker]; ok {
-			if k, known := w.known[en.ID]; !known || k.Target == "" {
-				w.remember(en.ID, entryRow{Target: id, Digest: entryDigest(en)})
+			if k := w.known[en.ID]; k.Target == "" {
+				k.Target, k.Digest = id, entryDigest(en)
+				w.remember(en.ID, k)
 			}
 		}
 	}
@@ -380,6 +386,12 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 	}
 	e.noteEntries(w, desk.Written{}, now.Entries)
 	w.recovered = w.recovered || w.takenOver && len(w.fresh) > 0
+	ask := w.heldBefore.untraced(now)
+	if w.it.Heal {
+		if err = e.heal(ctx, w, now, ask); err != nil {
+			return e.release(ctx, w, err)
+		}
+	}
 	defs, err := e.definitions(ctx)
 	if err != nil {
 		return e.release(ctx, w, err)
@@ -399,7 +411,7 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 			m.Accept = append(m.Accept, f)
 		}
 	default:
-		m = merge(w.ref.Kind, w.row.Fields, w.want.Fields, now.Fields, defs, e.mig.Policies, w.heldBefore.decisions())
+		m = merge(w.ref.Kind, w.row.Fields, w.want.Fields, now.Fields, defs, e.mig.Policies, w.heldBefore.decisions(), ask)
 		if adopted && w.ref.Kind != desk.Ticket {
 			// Perhaps our own create, cut off: what it lacks is filled in, and nobody is asked about the rest.
 			for _, h := range m.Held {
@@ -409,7 +421,7 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 		}
 	}
 	w.held.Fields = m.Held
-	missing, err := e.missing(ctx, w)
+	missing, err := e.missing(ctx, w, now)
 	if err != nil {
 		return e.release(ctx, w, err)
 	}
@@ -489,6 +501,9 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 			return e.release(ctx, w, fmt.Errorf("read back target %s of %s: %w", w.row.Target, w.ref, err))
 		}
 	}
+	if err := e.healed(ctx, w, after); err != nil {
+		return e.release(ctx, w, err)
+	}
 	e.rebase(w, m, after, merged)
 	out := OutUnchanged
 	switch {
@@ -529,7 +544,7 @@ func (e *Engine) tellOurs(w *work, now desk.Record) {
 }
 
 // missing returns the entries to add, and sees to those that changed since they were copied.
-func (e *Engine) missing(ctx context.Context, w *work) ([]desk.Entry, error) {
+func (e *Engine) missing(ctx context.Context, w *work, now desk.Record) ([]desk.Entry, error) {
 	var add []desk.Entry
 	for _, en := range w.want.Entries {
 		k, ok := w.known[en.ID]
@@ -537,8 +552,14 @@ func (e *Engine) missing(ctx context.Context, w *work) ([]desk.Entry, error) {
 		switch {
 		case !ok:
 			add = append(add, en)
-		case k.Digest == d || w.heldBefore.acceptedEntry(en.ID, d):
-			k.Digest = d
+		case k.Digest == d:
+			w.remember(en.ID, k)
+		case w.heldBefore.acceptedEntry(en.ID, d):
+			kept, err := e.shown(ctx, now, en.Marker)
+			if err != nil {
+				return nil, err
+			}
+			k.Digest, k.Kept = d, kept
 			w.remember(en.ID, k)
 		default:
 			r, can := e.Target.(desk.Reviser)
@@ -559,7 +580,8 @@ func (e *Engine) missing(ctx context.Context, w *work) ([]desk.Entry, error) {
 			if err := r.Revise(ctx, e.targetRef(w), one[0]); err != nil {
 				return nil, fmt.Errorf("revise entry %s of %s: %w", en.ID, w.ref, err)
 			}
-			w.remember(en.ID, entryRow{Target: k.Target, Digest: d})
+			k.Digest, k.Kept = d, ""
+			w.remember(en.ID, k)
 			w.revised = true
 			w.wrote = append(w.wrote, "entry "+en.ID+" revised")
 		}
@@ -624,13 +646,16 @@ func (e *Engine) rebase(w *work, m merge3, after desk.Record, merged bool) {
 	for f, v := range w.want.Fields {
 		if stays[f] || merged {
 			if b, ok := old[f]; ok {
-				w.row.Fields[f] = b
+				w.row.Fields[f] = b.looked(after.Fields[f].Digest())
 			}
 			continue
 		}
 		b := newBase(v.Digest(), after.Fields[f].Digest())
 		b.Kept = accept[f] && slices.Contains(m.Kept, f)
 		w.row.Fields[f] = b
+	}
+	if w.row.Lock = after.Lock; len(e.compareThread(w, after)) > 0 {
+		w.row.Lock = "" // somebody may have changed an entry before
 	}
 	for f, v := range m.Apply {
 		if after.Fields[f].Digest() != v.Digest() {
@@ -713,10 +738,11 @@ func (e *Engine) gone(ctx context.Context, w *work) error {
 	if w.row.Gone == desk.Deleted {
 		policy = RecreateGone // we deleted it, as the source had; the source has it again
 	}
+	decided := false
 	if a := w.heldBefore.Answer; a != nil && w.heldBefore.Gone {
 		switch a.Choice {
 		case ChooseCreate:
-			policy = RecreateGone
+			policy, decided = RecreateGone, true
 		case ChooseLink:
 			w.row.Target, w.row.How, w.row.Fields = a.Value.First(), "decided", nil
 			if err := e.forget(ctx, w); err != nil {
@@ -727,6 +753,17 @@ func (e *Engine) gone(ctx context.Context, w *work) error {
 				return e.release(ctx, w, fmt.Errorf("read target %s, decided for %s: %w", w.row.Target, w.ref, err))
 			}
 			return e.converge(ctx, ctx, w, now, false, true)
+		}
+	}
+	if policy == RecreateGone && !decided {
+		// One of several may be gone: another one must not be made beside those that are left.
+		ids, err := e.copies(ctx, w)
+		if err != nil {
+			return e.release(ctx, w, err)
+		}
+		if ids = slices.DeleteFunc(ids, func(id string) bool { return id == w.row.Target }); len(ids) > 0 {
+			w.held.Gone, w.held.Candidates = true, ids
+			return e.commit(ctx, w, OutHeld)
 		}
 	}
 	switch policy {

@@ -43,10 +43,13 @@ type Report struct {
 
 	// Losses by class, with what each class means.
 	Losses []LossClass `json:"losses"`
-	// Exceptions are every held and failed record (and for a verify run every record that differs).
-	Exceptions []Exception `json:"exceptions"`
+	// Exceptions are every held and failed record. A verify run has those that differ: the first ones, and how many more
+	// there are; its certificate has all of them.
+	Exceptions        []Exception `json:"exceptions"`
+	ExceptionsLeftOut int         `json:"exceptions_left_out,omitempty"`
 	// Kept lists fields that people changed in the target and that were left alone: record and field names.
-	Kept []Kept `json:"kept"`
+	Kept        []Kept `json:"kept"`
+	KeptLeftOut int    `json:"kept_left_out,omitempty"`
 	// Excluded by reason.
 	Excluded map[string]int `json:"excluded"`
 }

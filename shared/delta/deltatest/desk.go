@@ -27,6 +27,8 @@ type Desk struct {
 	PageSize int
 	// NoFinder and NoMarkers take capabilities away.
 	NoFinder, NoMarkers bool
+	// Revises gives the target the capability to change entries.
+	Revises bool
 	// Blind makes Find see nothing: what a migration would do without looking.
 	Blind bool
 	// Fail, when set, is asked before every call ("mark", "list", "read", "open", "find", "match", "create", "apply", "check");
@@ -189,16 +191,25 @@ func (d *Desk) join(from, into desk.Ref) {
 // Harm is something that Damage does.
 type Harm int
 
-// The harms: to the first file's first byte, to the first entry's visibility, to the last entry (gone), to the ticket
-// (there twice).
+// The harms: to the first entry (its file's first byte, visibility, text, time, subject), to the thread (the last entry is
+// gone, the first one is there twice, one has a marker of nobody, the first two have changed places), to the ticket (there
+// twice, its subject is another one, gone).
 const (
 	FileByte Harm = iota
 	Visibility
+	Body
+	EntryTime
+	EntrySubject
 	LoseEntry
+	RepeatEntry
+	ForeignEntry
+	SwapEntries
 	Double
+	FieldValue
+	Vanish
 )
 
-// Damage harms a ticket behind everybody's back.
+// Damage harms a ticket behind everybody's back: neither its version nor the feed tells.
 func (d *Desk) Damage(ticket string, h Harm) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -209,16 +220,42 @@ func (d *Desk) Damage(ticket string, h Harm) {
 		b := slices.Clone(s.files[id])
 		b[0]++
 		s.files[id] = b
-	case Visibility:
+	case Visibility, Body, EntryTime, EntrySubject:
 		s.rec.Entries = slices.Clone(s.rec.Entries)
-		s.rec.Entries[0].Public = !s.rec.Entries[0].Public
+		en := &s.rec.Entries[0]
+		switch h {
+		case Visibility:
+			en.Public = !en.Public
+		case Body:
+			en.Body += "!"
+		case EntryTime:
+			en.At = en.At.Add(time.Minute)
+		default:
+			en.Subject += "!"
+		}
 	case LoseEntry:
 		s.rec.Entries = s.rec.Entries[:len(s.rec.Entries)-1]
+	case RepeatEntry, ForeignEntry:
+		en := s.rec.Entries[0]
+		en.ID = d.newID()
+		if h == ForeignEntry {
+			en.Marker += "0"
+		}
+		s.rec.Entries = append(slices.Clone(s.rec.Entries), en)
+	case SwapEntries:
+		s.rec.Entries = slices.Clone(s.rec.Entries)
+		s.rec.Entries[0], s.rec.Entries[1] = s.rec.Entries[1], s.rec.Entries[0]
 	case Double:
 		c := *s
+		c.rec.Fields = maps.Clone(s.rec.Fields)
 		c.rec.Ref.ID = d.newID()
 		d.records[c.rec.Ref] = &c
 		d.order = append(d.order, c.rec.Ref)
+	case FieldValue:
+		s.rec.Fields = maps.Clone(s.rec.Fields)
+		s.rec.Fields[desk.Subject] = desk.Value{"changed without a trace"}
+	case Vanish:
+		s.gone = true
 	}
 }
 
@@ -322,6 +359,9 @@ func (d *Desk) AsSource() desk.Source { return &sourceSide{d} }
 func (d *Desk) AsTarget() desk.Target {
 	if d.NoFinder {
 		return &targetSide{d}
+	}
+	if d.Revises {
+		return &revisingTarget{findingTarget{targetSide{d}}}
 	}
 	return &findingTarget{targetSide{d}}
 }
@@ -648,6 +688,39 @@ func (t *targetSide) Delete(ctx context.Context, ref desk.Ref) error {
 	return nil
 }
 
+type revisingTarget struct{ findingTarget }
+
+// Revise changes text, visibility and files, and nothing else.
+func (t *revisingTarget) Revise(ctx context.Context, ref desk.Ref, en desk.Entry) error {
+	if err := t.d.call("revise", ref); err != nil {
+		return err
+	}
+	d := t.d
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s := d.records[ref]
+	i := slices.IndexFunc(s.rec.Entries, func(x desk.Entry) bool { return x.ID == en.ID })
+	if i < 0 || s.rec.Entries[i].Marker == "" {
+		return &desk.Error{Op: "revise entry " + en.ID, Class: desk.ErrNotFound}
+	}
+	d.writes++
+	was := s.rec.Entries
+	s.rec.Entries = nil
+	err := d.addEntries(ctx, s, []desk.Entry{en}, map[string]string{})
+	made := s.rec.Entries
+	s.rec.Entries = slices.Clone(was)
+	if err != nil {
+		return err
+	}
+	x := &s.rec.Entries[i]
+	x.Public, x.Body, x.Files = en.Public, en.Body, made[0].Files
+	d.touch(ref, desk.Changed, "")
+	return nil
+}
+
 func (t *targetSide) OpenFile(ctx context.Context, ticket desk.Ref, f desk.File) (io.ReadCloser, error) {
 	return t.d.openFile(ctx, ticket, f)
 }
@@ -656,6 +729,7 @@ var (
 	_ desk.Rewinder = (*sourceSide)(nil)
 	_ desk.Opener   = (*sourceSide)(nil)
 	_ desk.Finder   = (*findingTarget)(nil)
+	_ desk.Reviser  = (*revisingTarget)(nil)
 	_ desk.Matcher  = (*targetSide)(nil)
 	_ desk.Checker  = (*targetSide)(nil)
 	_ desk.Merger   = (*targetSide)(nil)

@@ -68,10 +68,15 @@ func (e *Effects) Objects(o delta.Objects) delta.Objects { return cutObjects{o, 
 // Queue wraps a queue.
 func (e *Effects) Queue(q delta.Queue) delta.Queue { return cutQueue{q, e} }
 
-// Target wraps a target with all capabilities that Desk's has; without Finder if finder is false.
+// Target wraps a target with all capabilities that Desk's has.
 func (e *Effects) Target(t desk.Target) desk.Target {
 	c := cutTarget{t, e}
-	if f, ok := t.(desk.Finder); ok {
+	f, finds := t.(desk.Finder)
+	r, revises := t.(desk.Reviser)
+	switch {
+	case revises:
+		return cutReviser{cutFinder{c, f}, r}
+	case finds:
 		return cutFinder{c, f}
 	}
 	return c
@@ -159,4 +164,14 @@ type cutFinder struct {
 
 func (c cutFinder) Find(ctx context.Context, source desk.Ref) ([]string, error) {
 	return c.f.Find(ctx, source)
+}
+
+type cutReviser struct {
+	cutFinder
+	r desk.Reviser
+}
+
+func (c cutReviser) Revise(ctx context.Context, ref desk.Ref, en desk.Entry) (err error) {
+	c.e.do("target revise "+ref.String(), func() { err = c.r.Revise(ctx, ref, en) })
+	return err
 }
