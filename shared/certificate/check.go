@@ -98,12 +98,12 @@ func (c Checker) target(ctx context.Context, ref desk.Ref, was *Side) (Finding, 
 			return Finding{Differs, fmt.Sprintf("%d times in the target: %s", len(ids), strings.Join(ids, ", "))}, nil
 		}
 	}
-	all := len(rec.Entries)
 	if rec, err = ReadTarget(ctx, c.Target, c.Header.Migration, rec); err != nil {
 		return failed(err)
 	}
-	found := compare(was, c.Header.Digester().Target(rec))
-	if found.State != Same && was.Entries > 0 && len(rec.Entries) == 0 && all > 0 {
+	is := c.Header.Digester().Target(rec)
+	found := compare(was, is)
+	if found.State != Same && was.Entries > 0 && is.Entries == 0 && len(rec.Entries) > 0 {
 		found.Why += "; none of its entries shows as the migration's: is this the account that the migration used?"
 	}
 	return found, nil

@@ -24,27 +24,26 @@ const Unreadable = "unreadable"
 // ReadSource returns a record of the source with the hash of every file as it was read now, whatever the desk declares. Files
 // larger than largest (0: no limit) are left out of that.
 func ReadSource(ctx context.Context, s desk.Source, r desk.Record, largest int64) (desk.Record, error) {
-	return hashed(ctx, s, r, func(f desk.File) bool { return largest <= 0 || f.Size <= largest }, false)
+	return hashed(ctx, s, r, func(_ desk.Entry, f desk.File) bool { return largest <= 0 || f.Size <= largest }, false)
 }
 
-// ReadTarget returns a record of the target with those entries that carry a marker of the migration, and the hash of every
-// file as it was read now. A file that the desk does not give out is Unreadable.
+// ReadTarget returns a record of the target with the hash of every file, as it was read now, of the entries that the migration
+// wrote. A file that the desk does not give out is Unreadable.
 func ReadTarget(ctx context.Context, t desk.Target, migration string, r desk.Record) (desk.Record, error) {
-	r.Entries = slices.DeleteFunc(slices.Clone(r.Entries), func(e desk.Entry) bool { return !Ours(migration, e) })
-	return hashed(ctx, t, r, func(desk.File) bool { return true }, true)
+	return hashed(ctx, t, r, func(e desk.Entry, _ desk.File) bool { return ours(migration, e) }, true)
 }
 
-// Ours tells whether an entry of a target is one that the migration wrote.
-func Ours(migration string, e desk.Entry) bool { return strings.HasPrefix(e.Marker, migration+"/") }
+// ours tells whether an entry of a target carries a marker of the migration.
+func ours(migration string, e desk.Entry) bool { return strings.HasPrefix(e.Marker, migration+"/") }
 
-func hashed(ctx context.Context, d any, r desk.Record, which func(desk.File) bool, lenient bool) (desk.Record, error) {
+func hashed(ctx context.Context, d any, r desk.Record, which func(desk.Entry, desk.File) bool, lenient bool) (desk.Record, error) {
 	o, can := d.(desk.Opener)
 	r.Entries = slices.Clone(r.Entries)
 	for i := range r.Entries {
 		files := slices.Clone(r.Entries[i].Files)
 		for j, f := range files {
 			files[j].SHA256 = ""
-			if !can || !which(f) {
+			if !can || !which(r.Entries[i], f) {
 				continue
 			}
 			sum, err := sumOf(o.OpenFile(ctx, r.Ref, f))
@@ -75,27 +74,30 @@ func sumOf(r io.ReadCloser, err error) (string, error) {
 }
 
 // Digester makes the digests of one certificate.
-type Digester struct{ key []byte }
+type Digester struct {
+	key       []byte
+	migration string
+}
 
 // Digester of a certificate. The key binds every digest to the salt, the migration, its mapping and both desks.
 func (h Header) Digester() Digester {
 	m := hmac.New(sha256.New, []byte(h.Salt))
 	encode(m, h.Migration, h.Mapping, h.Source, h.Target)
-	return Digester{m.Sum(nil)}
+	return Digester{m.Sum(nil), h.Migration}
 }
 
 // Source describes a record that ReadSource returned.
 func (d Digester) Source(r desk.Record) *Side {
-	return d.side("source", r, func(e desk.Entry) string { return e.ID })
+	return d.side("source", r, func(e desk.Entry) (string, bool) { return e.ID, true })
 }
 
 // Target describes a record that ReadTarget returned.
 func (d Digester) Target(r desk.Record) *Side {
-	return d.side("target", r, func(e desk.Entry) string { return e.Marker })
+	return d.side("target", r, func(e desk.Entry) (string, bool) { return e.Marker, ours(d.migration, e) })
 }
 
-func (d Digester) side(name string, r desk.Record, id func(desk.Entry) string) *Side {
-	s := &Side{ID: r.Ref.ID, Version: version(r), Entries: len(r.Entries)}
+func (d Digester) side(name string, r desk.Record, id func(desk.Entry) (string, bool)) *Side {
+	s := &Side{ID: r.Ref.ID, Version: version(r)}
 	m := hmac.New(sha256.New, d.key)
 	encode(m, name, r.Ref.Kind)
 	for _, f := range slices.Sorted(maps.Keys(r.Fields)) {
@@ -104,7 +106,12 @@ func (d Digester) side(name string, r desk.Record, id func(desk.Entry) string) *
 		}
 	}
 	for _, e := range r.Entries {
-		encode(m, id(e), e.Public, e.At.UTC().Unix(), e.Subject, desk.CanonicalBody(e.Body))
+		name, in := id(e)
+		if !in {
+			continue
+		}
+		s.Entries++
+		encode(m, name, e.Public, e.At.UTC().Unix(), e.Subject, desk.CanonicalBody(e.Body))
 		for _, f := range e.Files {
 			s.Files++
 			if f.SHA256 != "" {

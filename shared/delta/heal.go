@@ -21,6 +21,7 @@ import (
 //	field, changed without a trace     set again; held where it cannot be written, or where what was lost is people's own value
 //	entry missing                      added again: the thread has just been read and does not show its marker, and the claim
 //	                                   that follows fails if anybody has pushed the record since
+//	entry there without its marker     held: it is not lost
 //	entry changed without a trace      revised; held where the target cannot revise, or shows it otherwise still
 //	entry changed, perhaps by people   held: the source's or as it is
 //	entry twice, of nobody, moved      held: nothing is deleted
@@ -65,6 +66,9 @@ func (e *Engine) heal(ctx context.Context, w *work, now desk.Record, ask map[des
 	return e.healThread(ctx, w, now)
 }
 
+// mostHeld is how many entries of one thread are held at a time: a row of the store has no room for thousands.
+const mostHeld = 100
+
 func (e *Engine) healThread(ctx context.Context, w *work, now desk.Record) error {
 	if w.ref.Kind != desk.Ticket || e.TargetSide.EntryMarker == "" {
 		return nil
@@ -78,15 +82,15 @@ func (e *Engine) healThread(ctx context.Context, w *work, now desk.Record) error
 	if err != nil {
 		return err
 	}
-	at := map[string]string{} // id in the target, by marker
+	at, ids := map[string]string{}, map[string]bool{} // id in the target, by marker
 	for _, en := range seen.Entries {
-		at[en.Marker] = en.ID
+		at[en.Marker], ids[en.ID] = en.ID, true
 	}
 	wanted := map[string]desk.Entry{}
 	for _, en := range w.want.Entries {
 		wanted[en.ID] = en
 		// One that was lost and added again before somebody was cut off has another id now.
-		if k, id := w.known[en.ID], at[en.Marker]; id != "" && k.Target != "" && k.Target != id {
+		if k, id := w.known[en.ID], at[en.Marker]; id != "" && k.Target != "" && !ids[k.Target] {
 			k.Target, k.Again = id, true
 			w.remember(en.ID, k)
 		}
@@ -115,7 +119,7 @@ func (e *Engine) healThread(ctx context.Context, w *work, now desk.Record) error
 		case h.Can && (answer == ChooseSource || still && !before):
 			k.Digest, k.Target = "", at[en.Marker]
 			w.known[d.entry], w.revise[d.entry] = k, true
-		default:
+		case len(w.held.Entries) < mostHeld: // the others are found again when these are decided
 			w.held.Entries = append(w.held.Entries, h)
 		}
 	}

@@ -483,6 +483,33 @@ func TestHealCutOff(t *testing.T) {
 	}
 }
 
+// The target is read by another account, so that no entry shows as ours: each is there, none is lost, none is added again.
+func TestHealAnotherAccount(t *testing.T) {
+	h := newHealing(t, nil)
+	play := own(t, h.w, h.w.Source.AsSource(), h.w.Target.AsTarget())
+	writes := h.w.Target.Writes()
+	h.w.Target.NoMarkers = true
+	r, err := play(delta.Request{Kind: delta.Verify, Scope: "all", Heal: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rep := reportOf(t, h.w, r.ID)
+	if rep.Counts.Failed != 3 || !strings.Contains(rep.Exceptions[0].Reason, "was the target's account changed?") {
+		t.Fatalf("%+v", rep.Exceptions)
+	}
+	if r, err = play(mainDelta); err != nil {
+		t.Fatal(err)
+	}
+	if rep := reportOf(t, h.w, r.ID); rep.Counts.Held != 3 || h.w.Target.Writes() != writes {
+		t.Errorf("%+v, %d writes", rep.Exceptions, h.w.Target.Writes()-writes)
+	}
+	h.w.Target.NoMarkers = false // and the right account again
+	if r, err = play(mainDelta); err != nil || r.Status != delta.Verified {
+		t.Errorf("%s, %v", r.Status, err)
+	}
+	h.clean(h.verify(false))
+}
+
 // The answer to the write that heals gets lost: the entry is not added a second time.
 func TestHealLostAnswer(t *testing.T) {
 	h := newHealing(t, nil)

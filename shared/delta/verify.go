@@ -154,14 +154,23 @@ func (e *Engine) compare(ctx context.Context, w *work, now desk.Record) error {
 	}
 	switch {
 	case len(diff) > 0:
-		return e.differs(ctx, w, "differs: "+strings.Join(diff, ", "), "deltadesk explain "+w.ref.String())
+		return e.differs(ctx, w, "differs: "+few(diff), "deltadesk explain "+w.ref.String())
 	case len(held) > 0:
-		w.finish(OutHeld, "differs only where it is held: "+strings.Join(held, ", "))
+		w.finish(OutHeld, "differs only where it is held: "+few(held))
 		w.out.Next = w.heldBefore.next()
 	default:
 		w.finish(OutUnchanged, "")
 	}
 	return nil
+}
+
+// few names the first things of a list: a row of the store has no room for thousands.
+func few(all []string) string {
+	const most = 20
+	if n := len(all) - most; n > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(all[:most], ", "), n)
+	}
+	return strings.Join(all, ", ")
 }
 
 // differs ends a verification that found a difference, unless the record was pushed meanwhile: that explains any, so it is
@@ -271,7 +280,7 @@ const threadOrder = "thread/order"
 type difference struct {
 	entry string // its id in the source, or one of our own
 	what  string // in words, without content
-	there string // digest of what the target shows of it
+	there string // digest of what the target shows of it, or unmarked
 	lost  bool   // the entry is not there
 	can   bool   // a target that revises entries can set it right
 }
@@ -283,6 +292,13 @@ func (d difference) name() string {
 	return "entry " + d.entry
 }
 
+const (
+	missing = "is missing"
+	// unmarked is said of an entry that is there and does not carry its marker: it must not be added again. That is so of all
+	// entries at once where the target is read by another account than the one that wrote them.
+	unmarked = "does not show as the migration's (was the target's account changed?)"
+)
+
 // ourNote tells whether an entry is one that the migration adds by itself: it stands where it was written, and tells of the
 // day it was written.
 func ourNote(id string) bool { return strings.Contains(id, "/") }
@@ -293,9 +309,10 @@ func (e *Engine) compareThread(w *work, now desk.Record) []difference {
 	if e.TargetSide.EntryMarker == "" {
 		return nil // such a desk cannot show which entries are ours
 	}
-	there := map[string][]desk.Entry{}
+	there, ids := map[string][]desk.Entry{}, map[string]bool{}
 	var order []string
 	for _, en := range now.Entries {
+		ids[en.ID] = true
 		if id, ours := strings.CutPrefix(en.Marker, e.mig.ID+"/"); ours {
 			there[id] = append(there[id], en)
 			order = append(order, id)
@@ -303,7 +320,11 @@ func (e *Engine) compareThread(w *work, now desk.Record) []difference {
 	}
 	var out []difference
 	differs := func(id, what string, can bool) {
-		out = append(out, difference{entry: id, what: what, there: thereDigest(there[id]), lost: len(there[id]) == 0, can: can})
+		d := difference{entry: id, what: what, there: thereDigest(there[id]), lost: what == missing, can: can}
+		if what == unmarked {
+			d.there = unmarked
+		}
+		out = append(out, d)
 	}
 	wanted, inOrder := map[string]bool{}, []string{}
 	for _, en := range w.want.Entries {
@@ -315,8 +336,10 @@ func (e *Engine) compareThread(w *work, now desk.Record) []difference {
 		switch n := len(there[en.ID]); {
 		case n == 0 && ourNote(en.ID) && !known && w.row.Digest == w.digest:
 			// It would be written today, and says nothing new: somebody whom it names has another name.
+		case n == 0 && ids[k.Target]:
+			differs(en.ID, unmarked, false)
 		case n == 0:
-			differs(en.ID, "is missing", false)
+			differs(en.ID, missing, false)
 		case n > 1:
 			differs(en.ID, fmt.Sprintf("is there %d times", n), false)
 		case ourNote(en.ID) && known:
@@ -338,7 +361,7 @@ func (e *Engine) compareThread(w *work, now desk.Record) []difference {
 		}
 		switch n := len(there[id]); { // notes of earlier days
 		case n == 0 && apart && len(w.rec.Aliases) == 0:
-			differs(id, "is missing", false)
+			differs(id, missing, false)
 		case n > 1:
 			differs(id, fmt.Sprintf("is there %d times", n), false)
 		case n == 1 && entryDigest(there[id][0]) != k.Digest:
