@@ -57,9 +57,6 @@ func (e *Engine) verifyOne(ctx context.Context, w *work) error {
 		w.finish(OutUnchanged, "a fallback person stands in")
 		return nil
 	}
-	if w.rec, err = certificate.ReadSource(ctx, e.Source, rec, e.TargetSide.MaxFile); err != nil {
-		return err
-	}
 	res, err := e.mapped(ctx, w.rec)
 	if err != nil {
 		return err
@@ -72,6 +69,11 @@ func (e *Engine) verifyOne(ctx context.Context, w *work) error {
 	if err := e.build(ctx, w, res); err != nil {
 		return err
 	}
+	// The digest of the ledger is of what the source says without our reading its files, so they are read after build.
+	if w.rec, err = certificate.ReadSource(ctx, e.Source, rec, e.TargetSide.MaxFile); err != nil {
+		return err
+	}
+	w.hash()
 	if w.row.Held {
 		if _, err := e.get(ctx, e.heldKey(w.ref), &w.heldBefore); err != nil {
 			return err
@@ -193,6 +195,22 @@ func (e *Engine) differs(ctx context.Context, w *work, reason, next string) erro
 	w.finish(OutFailed, reason)
 	w.out.Next = next
 	return nil
+}
+
+// hash gives the files that are wanted the hashes with which the source's were read.
+func (w *work) hash() {
+	sums := map[[2]string]string{}
+	for _, en := range w.rec.Entries {
+		for _, f := range en.Files {
+			sums[[2]string{en.ID, f.ID}] = f.SHA256
+		}
+	}
+	for i, en := range w.want.Entries {
+		w.want.Entries[i].Files = slices.Clone(en.Files)
+		for j, f := range en.Files {
+			w.want.Entries[i].Files[j].SHA256 = sums[[2]string{en.ID, f.ID}]
+		}
+	}
 }
 
 // copies returns the records of the target that carry the ticket's id, nil where the target cannot be searched.

@@ -193,7 +193,7 @@ type Harm int
 
 // The harms: to the first entry (its file's first byte, visibility, text, time, subject), to the thread (the last entry is
 // gone, the first one is there twice, one has a marker of nobody, the first two have changed places), to the ticket (there
-// twice, its subject is another one, gone).
+// twice, its subject is another one, it has another requester, gone).
 const (
 	FileByte Harm = iota
 	Visibility
@@ -206,6 +206,7 @@ const (
 	SwapEntries
 	Double
 	FieldValue
+	Requester
 	Vanish
 )
 
@@ -254,6 +255,9 @@ func (d *Desk) Damage(ticket string, h Harm) {
 	case FieldValue:
 		s.rec.Fields = maps.Clone(s.rec.Fields)
 		s.rec.Fields[desk.Subject] = desk.Value{"changed without a trace"}
+	case Requester: // as desks do when people are merged
+		s.rec.Fields = maps.Clone(s.rec.Fields)
+		s.rec.Fields[desk.Requester] = desk.Value{"1"}
 	case Vanish:
 		s.gone = true
 	}
