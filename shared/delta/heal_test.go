@@ -770,6 +770,28 @@ func TestVerifyNotes(t *testing.T) {
 	h.found(h.verify(false), "held", "entry fields/")
 }
 
+// However many differ: the report lists what a person can look through and says how many more there are, the certificate
+// names every one.
+func TestVerifyMany(t *testing.T) {
+	w := world(t)
+	w.Source.PageSize = 1000
+	for i := range 10_050 {
+		w.Source.Add(desk.Company, desk.Fields{desk.Name: {fmt.Sprint(i)}})
+	}
+	h := &healing{t: t, w: w}
+	rep := h.verify(false) // nothing has been copied
+	if rep.Counts.Failed != 10_050 || len(rep.Exceptions) != 10_000 || rep.ExceptionsLeftOut != 50 {
+		t.Errorf("%d failed, %d listed, %d left out", rep.Counts.Failed, len(rep.Exceptions), rep.ExceptionsLeftOut)
+	}
+	cert, err := w.Engine().Certificate(ctx, rep.Run)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, sums, err := certificate.Read(cert, nil); err != nil || sums.Records != 10_050 || sums.Failed != 10_050 {
+		t.Errorf("certificate %+v, %v", sums, err)
+	}
+}
+
 // A windowless scope, a rehearsal, another kind of run: refused before anything is written.
 func TestHealRefusals(t *testing.T) {
 	w := world(t)
