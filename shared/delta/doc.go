@@ -30,4 +30,6 @@
 //	close.go     sums, threshold, cutoff: invariants 3 and 8
 //	held.go      what waits for a person, and decisions
 //	verify.go    both desks as they are now
+//	heal.go      what follows from each difference that a verification found
+//	certify.go   the certificate of a verification
 package delta
