@@ -38,6 +38,9 @@ func (e *Engine) Step(ctx context.Context, id string) (Progress, error) {
 			err = e.storeReport(ctx, id)
 		}
 		if err == nil {
+			err = e.markUndone(ctx, run, s.total.Failed)
+		}
+		if err == nil {
 			err = e.vacate(ctx, run)
 		}
 		return Progress{Run: run, Counts: s.total, Finished: s.total.Finished(), Listed: true}, err
@@ -105,7 +108,7 @@ func (e *Engine) troubled(ctx context.Context, run Run, err error) error {
 
 func (e *Engine) save(ctx context.Context, run *Run) error {
 	saved, err := update(ctx, e, e.runKey(run.ID), func(r *Run) error {
-		r.Listed = r.Listed || run.Listed
+		r.Listed, r.Looked = r.Listed || run.Listed, run.Looked
 		if r.Status == Waiting {
 			r.Status, r.Why = Running, ""
 		}
@@ -209,11 +212,24 @@ func (e *Engine) tooMany(run Run, c report.Counts) bool {
 
 // sweep plans the tickets whose links could be drawn only now, because the other end arrived during this run.
 func (e *Engine) sweep(ctx context.Context, run Run, pages []pageRow) ([]pageRow, error) {
-	if run.Kind == Verify || run.Dry || len(pages) == 0 {
+	if run.Kind == Verify || run.Kind == Undo || run.Dry || len(pages) == 0 {
 		return nil, nil
 	}
+	var only map[desk.Ref]bool
+	if run.Kind == Sample { // it stays as large as it is; whoever else waited is for the next delta
+		only = map[desk.Ref]bool{}
+		for _, p := range pages {
+			es, err := e.entries(ctx, p.Object)
+			if err != nil {
+				return nil, err
+			}
+			for _, it := range es {
+				only[it.Ref] = true
+			}
+		}
+	}
 	kinds := e.kinds()
-	return e.listDue(ctx, &run, kinds[len(kinds)-1], len(pages), "link")
+	return e.listDue(ctx, &run, kinds[len(kinds)-1], len(pages), "link", only)
 }
 
 // end closes a run: the run's verdict, then the report, then cutoff and lane in one write. Cut off in between, the verdict is
@@ -226,6 +242,9 @@ func (e *Engine) end(ctx context.Context, run *Run, s sums, status Status, why s
 			status, why = Exceptions, fmt.Sprintf("%d records are held for a decision, %d failed; they stay due", s.total.Held, s.total.Failed)
 			if run.Kind == Verify {
 				why = fmt.Sprintf("%d records differ, %d more only in fields that are held", s.total.Failed, s.total.Held)
+			}
+			if run.Kind == Undo {
+				why = fmt.Sprintf("records in which something of the run stays: %d; failed: %d", s.total.Held, s.total.Failed)
 			}
 		}
 	}
@@ -241,7 +260,7 @@ func (e *Engine) end(ctx context.Context, run *Run, s sums, status Status, why s
 			all.add(*r.Usage)
 		}
 		r.Usage = &all
-		r.Status, r.Why, r.Ended, r.Stop, r.Listed = status, why, e.Now().UTC(), "", run.Listed
+		r.Status, r.Why, r.Ended, r.Stop, r.Listed, r.Looked = status, why, e.Now().UTC(), "", run.Listed, run.Looked
 		return nil
 	})
 	if err != nil {
@@ -255,6 +274,9 @@ func (e *Engine) end(ctx context.Context, run *Run, s sums, status Status, why s
 		if err := e.storeReport(ctx, run.ID); err != nil {
 			return err
 		}
+	}
+	if err := e.markUndone(ctx, *run, s.total.Failed); err != nil {
+		return err
 	}
 	return e.vacate(ctx, *run)
 }
@@ -300,7 +322,6 @@ func (e *Engine) vacate(ctx context.Context, run Run) error {
 				w.Baseline = b.Run
 			}
 			st.Windows[run.Window] = w
-		case Verify:
 		}
 		return nil
 	})
@@ -335,12 +356,13 @@ func (e *Engine) Report(ctx context.Context, id string) (report.Report, error) {
 	}
 	r := report.Report{
 		Migration: e.mig.ID, Run: run.ID, Kind: string(run.Kind), Window: run.Window, Scope: run.Scope, Mode: string(run.Mode), Dry: run.Dry,
+		Undoes: run.Undoes, UndoneBy: run.UndoneBy, Looked: run.Looked,
 		Status: string(run.Status), Why: run.Why, ConfigHash: run.Config, Started: run.Started, Ended: run.Ended,
 		CutoffBefore: null(run.From), CutoffAfter: null(run.From), Counts: s.total,
 		Requests: map[string]map[string]int{}, StoreCalls: map[string]int{}, Seconds: map[string]float64{}, Excluded: map[string]int{},
 		ByKind: []report.KindCounts{}, Losses: []report.LossClass{}, Exceptions: []report.Exception{}, Kept: []report.Kept{},
 	}
-	if (run.Status == Verified || run.Status == Exceptions) && !run.Dry && run.Kind != Verify && run.Since.IsZero() {
+	if moves := run.Kind == Full || run.Kind == Delta && run.Since.IsZero(); moves && (run.Status == Verified || run.Status == Exceptions) && !run.Dry {
 		r.CutoffAfter = null(run.Until)
 	}
 	for _, k := range e.kinds() {
@@ -354,6 +376,12 @@ func (e *Engine) Report(ctx context.Context, id string) (report.Report, error) {
 			r.Exceptions = append(r.Exceptions, report.Exception{Record: o.Ref.String(), Target: o.Target, Outcome: string(o.Outcome), Reason: o.Reason, Next: o.Next})
 		case OutExcluded:
 			r.Excluded[o.Reason]++
+		}
+		if len(o.Chosen) > 0 {
+			r.Chosen = append(r.Chosen, report.Chosen{Record: o.Ref.String(), Features: o.Chosen})
+		}
+		if len(o.Left) > 0 {
+			r.Left = append(r.Left, report.Left{Record: o.Ref.String(), Target: o.Target, What: o.Left})
 		}
 		if len(o.Kept) > 0 {
 			r.Kept = append(r.Kept, report.Kept{Record: o.Ref.String(), Fields: o.Kept})

@@ -71,8 +71,10 @@ func seed(w *deltatest.World) *script {
 // play is a small but complete migration. Every step is carried through to its end, whatever is cut off.
 func (s *script) play() error {
 	w := s.w
+	last := ""
 	run := func(q delta.Request) error {
 		r, err := w.Run(q, nil)
+		last = r.ID
 		if err != nil {
 			return fmt.Errorf("%s run: %w", q.Kind, err)
 		}
@@ -82,6 +84,8 @@ func (s *script) play() error {
 		return nil
 	}
 	steps := []func() error{
+		func() error { return run(delta.Request{Kind: delta.Sample, Scope: "all", N: 2}) },
+		func() error { return run(delta.Request{Kind: delta.Undo, Undo: last}) },
 		func() error { return run(delta.Request{Kind: delta.Full, Scope: "all"}) },
 		func() error { return run(delta.Request{Kind: delta.Full, Scope: "support"}) },
 		func() error {

@@ -92,7 +92,7 @@ func (e *Engine) mergeAliases(ctx context.Context, w *work, now desk.Record) (de
 			}
 		}
 		if row.Target != "" && row.Target != w.row.Target && row.How != "merged in the target" {
-			did, err := e.mergeTarget(ctx, w, desk.Ref{Kind: ref.Kind, ID: row.Target})
+			did, err := e.mergeTarget(ctx, w, ref, row)
 			if err != nil {
 				return now, fmt.Errorf("carry over that %s was merged into %s: %w", ref, w.ref, err)
 			}
@@ -120,7 +120,9 @@ func (e *Engine) mergeAliases(ctx context.Context, w *work, now desk.Record) (de
 	return e.Target.Read(ctx, e.targetRef(w))
 }
 
-func (e *Engine) mergeTarget(ctx context.Context, w *work, from desk.Ref) (bool, error) {
+// mergeTarget does to the target of an alias what the policy says.
+func (e *Engine) mergeTarget(ctx context.Context, w *work, alias desk.Ref, row ledgerRow) (bool, error) {
+	from := desk.Ref{Kind: alias.Kind, ID: row.Target}
 	old, err := e.Target.Read(ctx, from)
 	if errors.Is(err, desk.ErrNotFound) || err == nil && old.Ref.ID != from.ID {
 		return false, nil // gone, or merged already, there or elsewhere
@@ -128,14 +130,26 @@ func (e *Engine) mergeTarget(ctx context.Context, w *work, from desk.Ref) (bool,
 	if err != nil {
 		return false, err
 	}
-	switch m, can := e.Target.(desk.Merger); {
-	case e.mig.OnMerged == Mirror && can:
+	m, can := e.Target.(desk.Merger)
+	if e.mig.OnMerged == Mirror && can {
+		if err := e.before(ctx, w, image{Ref: w.ref, Target: w.row.Target, Final: alias.String() + " was merged into it"}); err != nil {
+			return false, err
+		}
 		return true, m.Merge(ctx, from, e.targetRef(w))
-	case e.mig.OnMerged == Mirror || e.mig.OnMerged == Close: // closing is as near as such a desk comes
-		_, err = e.Target.Apply(ctx, from, desk.Change{Fields: desk.Fields{desk.Status: {e.mig.ClosedStatus}}, Lock: old.Lock})
-	case e.mig.OnMerged == Tag:
-		_, err = e.Target.Apply(ctx, from, desk.Change{Fields: e.tagged(old), Lock: old.Lock})
 	}
+	var left desk.Fields
+	switch e.mig.OnMerged {
+	case Mirror, Close: // closing is as near as a desk that cannot merge comes
+		left = desk.Fields{desk.Status: {e.mig.ClosedStatus}}
+	case Tag:
+		left = e.tagged(old)
+	default:
+		return false, nil
+	}
+	if err := e.before(ctx, w, imageOfEvent(alias, row, old, left)); err != nil {
+		return false, err
+	}
+	_, err = e.Target.Apply(ctx, from, desk.Change{Fields: left, Lock: old.Lock})
 	return false, err
 }
 
@@ -163,6 +177,9 @@ func (e *Engine) leave(ctx context.Context, w *work, why string) error {
 		f := desk.Fields{desk.Status: {e.mig.ClosedStatus}}
 		if e.mig.OnMerged == Tag {
 			f = e.tagged(old)
+		}
+		if err := e.before(ctx, w, imageOfEvent(w.ref, w.row, old, f)); err != nil {
+			return e.release(ctx, w, err)
 		}
 		_, err = e.Target.Apply(ctx, e.targetRef(w), desk.Change{Fields: f, Lock: old.Lock})
 	}
@@ -223,16 +240,23 @@ func (e *Engine) carryOutEvent(ctx context.Context, w *work) error {
 		if !can {
 			return e.release(ctx, w, &desk.Error{Op: "delete target " + w.row.Target, Class: desk.ErrRejected, Said: "this desk cannot delete; choose policy close or tag"})
 		}
+		if err := e.before(ctx, w, image{Ref: w.ref, Target: w.row.Target, Event: true, Final: "it was deleted"}); err != nil {
+			return e.release(ctx, w, err)
+		}
 		err = d.Delete(ctx, e.targetRef(w))
 		w.wrote = append(w.wrote, "deleted")
-	case policy == Close:
-		left[desk.Status] = desk.Value{e.mig.ClosedStatus}
+	case policy == Close, policy == Tag:
+		left = desk.Fields{desk.Status: {e.mig.ClosedStatus}}
+		if policy == Tag {
+			left = e.tagged(now)
+		}
+		if err := e.before(ctx, w, imageOfEvent(w.ref, w.row, now, left)); err != nil {
+			return e.release(ctx, w, err)
+		}
 		_, err = e.Target.Apply(ctx, e.targetRef(w), desk.Change{Fields: left, Lock: now.Lock})
-		w.wrote = append(w.wrote, string(desk.Status))
-	case policy == Tag:
-		left = e.tagged(now)
-		_, err = e.Target.Apply(ctx, e.targetRef(w), desk.Change{Fields: left, Lock: now.Lock})
-		w.wrote = append(w.wrote, string(desk.Tags))
+		for f := range left {
+			w.wrote = append(w.wrote, string(f))
+		}
 	default:
 		out = OutExcluded
 	}
@@ -270,7 +294,7 @@ func (e *Engine) rehearse(ctx context.Context, w *work) error {
 		return nil
 	}
 	if w.row.Target == "" || w.row.How == "fallback" {
-		id, how, err := e.find(ctx, w, w.run.Adopt || w.row.Claim != nil)
+		id, how, err := e.find(ctx, w, w.run.Adopt || w.row.Claim != nil || e.looks(w.row))
 		switch {
 		case err != nil:
 			return err

@@ -21,6 +21,12 @@ const pageLimit = 200
 // moves on only over pages that are kept, in one write with the page: cut off in between, the page is listed again.
 func (e *Engine) list(ctx context.Context, run *Run, pages []pageRow, budget int) ([]pageRow, error) {
 	defer e.clock("list")()
+	switch run.Kind {
+	case Sample:
+		return e.pick(ctx, run, pages, budget)
+	case Undo:
+		return e.listWritten(ctx, run, pages, budget)
+	}
 	kind, from, dueDone, kinds := e.place(run, pages)
 	start := run.From
 	if run.Kind != Delta {
@@ -29,7 +35,7 @@ func (e *Engine) list(ctx context.Context, run *Run, pages []pageRow, budget int
 	for ; kind < len(kinds); kind, from, dueDone = kind+1, start, false {
 		k := kinds[kind]
 		if !dueDone {
-			rows, err := e.listDue(ctx, run, k, len(pages), "")
+			rows, err := e.listDue(ctx, run, k, len(pages), "", nil)
 			if err != nil {
 				return pages, err
 			}
@@ -135,8 +141,8 @@ func (e *Engine) known(l ledgerRow, it desk.Listed) bool {
 		l.Rules == e.rules && l.Began.After(it.Stamp.At.Add(e.SourceSide.StampResolution+e.SourceSide.ListLag))
 }
 
-// listDue makes pages of the due rows of a kind, those with the given reason only if why is set.
-func (e *Engine) listDue(ctx context.Context, run *Run, k desk.Kind, no int, why string) ([]pageRow, error) {
+// listDue makes pages of the due rows of a kind: those with the given reason if why is set, of the given records if only is.
+func (e *Engine) listDue(ctx context.Context, run *Run, k desk.Kind, no int, why string, only map[desk.Ref]bool) ([]pageRow, error) {
 	var entries []planEntry
 	if run.Kind == Verify || run.Dry && why != "" {
 		return nil, nil
@@ -146,7 +152,7 @@ func (e *Engine) listDue(ctx context.Context, run *Run, k desk.Kind, no int, why
 		if err != nil {
 			return err
 		}
-		if d.Mode != "" && run.Mode != CreateUpdate && run.Mode != d.Mode || why != "" && d.Why != why {
+		if d.Mode != "" && run.Mode != CreateUpdate && run.Mode != d.Mode || why != "" && d.Why != why || only != nil && !only[d.Listed.Ref] {
 			return nil
 		}
 		entries = append(entries, planEntry{Listed: d.Listed, Due: d.Why, DueVersion: r.Version})

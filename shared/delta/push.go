@@ -51,9 +51,12 @@ func (e *Engine) Work(ctx, intake context.Context, ms []Message) []Retry {
 		if w == nil {
 			continue // the run is over, or the entry has its outcome
 		}
-		if w.run.Kind == Verify {
+		switch w.run.Kind {
+		case Verify:
 			w.err = e.verifyOne(ctx, w)
-		} else {
+		case Undo:
+			w.err = e.undoOne(ctx, w)
+		default:
 			w.err = e.prepare(ctx, w)
 		}
 		jobs = append(jobs, w)
@@ -130,8 +133,10 @@ type work struct {
 	claimed   string // the claim that is ours
 	before    *claim // the claim that was taken over
 	recovered bool   // something of it had taken effect
-	revised   bool   // entries were revised, so that the target's lock has moved
 	takenOver bool   // somebody claimed before us and never said what came of it
+
+	ours     []desk.Field // what a writer of ours, cut off, made of them was there already
+	removing bool         // an undo is about to remove it
 
 	ref    desk.Ref  // what it came to: the record that lives on, for one that was merged
 	row    ledgerRow // of ref, as read
@@ -162,7 +167,7 @@ func (w *work) pos() int { return w.m.Page*1_000_000 + w.m.Seq }
 
 func (w *work) finish(o Outcome, reason string) {
 	w.done, w.err = true, nil
-	w.out = outcomeRow{Ref: w.it.Ref, Target: w.row.Target, Outcome: o, Reason: reason, Losses: w.losses, Bytes: w.bytes, Kept: w.out.Kept}
+	w.out = outcomeRow{Ref: w.it.Ref, Target: w.row.Target, Outcome: o, Reason: reason, Losses: w.losses, Bytes: w.bytes, Kept: w.out.Kept, Chosen: w.it.Chosen, Left: w.out.Left}
 }
 
 // Errors by which a record is put back without being anybody's fault.
@@ -504,6 +509,10 @@ func (e *Engine) settle(ctx context.Context, w *work) (verdict, error) {
 	case fail:
 		reason := err.Error()
 		w.finish(OutFailed, reason)
+		if w.run.Kind == Undo {
+			w.out.Next = "mend the cause, then: deltadesk undo " + w.run.Undoes
+			return v, nil
+		}
 		w.out.Next = "mend the cause; the record stays due and is tried again by the next run"
 		if err := e.makeDue(ctx, w.run.Scope, dueRow{Listed: w.it.Listed, Why: "failed", Run: w.run.ID}); err != nil {
 			return v, err
@@ -559,7 +568,7 @@ func (e *Engine) note(ctx context.Context, run string, s Status, why string) err
 // conclude writes what follows from a finished record besides its own row: whoever waited for it becomes due, and the due
 // row that brought it here goes. It comes before the outcome and may be done twice.
 func (e *Engine) conclude(ctx context.Context, w *work) error {
-	if w.run.Dry || w.run.Kind == Verify {
+	if w.run.Dry || w.run.Kind == Verify || w.run.Kind == Undo {
 		return nil
 	}
 	if w.row.Awaited && w.row.Target != "" {

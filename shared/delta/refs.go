@@ -79,7 +79,8 @@ func (e *Engine) pointed(ctx context.Context, w *work, ref desk.Ref) (string, er
 	if _, err := e.get(ctx, e.ledgerKey(ref), &row); err != nil {
 		return "", err
 	}
-	if row.Target == "" || row.How == "fallback" && e.lookAgain(w.run.ID, ref) {
+	// One that was created and has not got everything is brought to its end: it may not be in the plan itself.
+	if row.Target == "" || row.Unfinished || row.How == "fallback" && e.lookAgain(w.run.ID, ref) {
 		if w.run.Kind == Verify {
 			return row.Target, nil
 		}
@@ -87,6 +88,9 @@ func (e *Engine) pointed(ctx context.Context, w *work, ref desk.Ref) (string, er
 		err := e.prepare(ctx, p)
 		if err == nil && !p.done {
 			err = e.carryOut(ctx, ctx, p)
+		}
+		if row.Unfinished && (errors.Is(err, desk.ErrNotFound) || errors.Is(err, desk.ErrRejected)) {
+			return row.Target, nil // it is there; that it lacks something is no reason to keep the ticket back
 		}
 		if errors.Is(err, errNotYet) && errors.Is(err, desk.ErrNotFound) {
 			return "", nil // the source does not know the person any more

@@ -17,8 +17,12 @@ type Request struct {
 	Kind Kind
 	// Window of a delta run; empty means the only one there is.
 	Window string
-	// Scope of a full or verify run; empty means the only one there is.
+	// Scope of a full, sample or verify run; empty means the only one there is.
 	Scope string
+	// N is how many tickets a sample run moves, 1 to MaxSample.
+	N int
+	// Undo is the run that an undo run takes back.
+	Undo string
 	// Mode overrides the window's; empty means the window's, or create+update.
 	Mode Mode
 	// Since lists what changed at or after this time instead of from the cutoff, and moves no cutoff.
@@ -59,6 +63,9 @@ func (e *Engine) Start(ctx context.Context, q Request) (run Run, resumed bool, e
 			if err != nil {
 				return Run{}, false, err
 			}
+			if old.Undoes != q.Undo {
+				return Run{}, false, refuse("run %s undoes run %s and has the migration to itself. Finish it first: deltadesk undo %s", old.ID, old.Undoes, old.Undoes)
+			}
 			if old.Config != e.mig.Hash {
 				old, err = e.repin(ctx, old.ID)
 			}
@@ -71,11 +78,17 @@ func (e *Engine) Start(ctx context.Context, q Request) (run Run, resumed bool, e
 	if err := e.allowed(st, q, &run); err != nil {
 		return Run{}, false, err
 	}
-	if err := e.Preflight(ctx); err != nil {
-		return Run{}, false, err
-	}
-	if run.Until, err = e.Source.Mark(ctx); err != nil {
-		return Run{}, false, fmt.Errorf("ask the source where now is: %w", err)
+	if q.Kind == Undo { // it reads nothing of the source, and the mapping is not asked
+		if err := e.mayUndo(ctx, &run); err != nil {
+			return Run{}, false, err
+		}
+	} else {
+		if err := e.Preflight(ctx); err != nil {
+			return Run{}, false, err
+		}
+		if run.Until, err = e.Source.Mark(ctx); err != nil {
+			return Run{}, false, fmt.Errorf("ask the source where now is: %w", err)
+		}
 	}
 	if !q.Since.IsZero() {
 		rw, ok := e.Source.(desk.Rewinder)
@@ -90,7 +103,7 @@ func (e *Engine) Start(ctx context.Context, q Request) (run Run, resumed bool, e
 	if run.version, err = e.put(ctx, e.runKey(run.ID), 0, run); err != nil {
 		return Run{}, false, err
 	}
-	e.Log.Info("run started", "run", run.ID, "kind", run.Kind, "window", run.Window, "scope", run.Scope, "mode", run.Mode, "dry", run.Dry)
+	e.Log.Info("run started", "run", run.ID, "kind", run.Kind, "window", run.Window, "scope", run.Scope, "mode", run.Mode, "dry", run.Dry, "undoes", run.Undoes)
 	if q.Dry {
 		return run, false, nil
 	}
@@ -114,7 +127,8 @@ func (e *Engine) Start(ctx context.Context, q Request) (run Run, resumed bool, e
 
 // plan turns a request into a run, as far as the migration file alone decides.
 func (e *Engine) plan(q Request) (Run, error) {
-	run := Run{Kind: q.Kind, Mode: cmpOr(q.Mode, CreateUpdate), Dry: q.Dry, Adopt: q.Adopt, Since: q.Since, Config: e.mig.Hash}
+	run := Run{Kind: q.Kind, Mode: cmpOr(q.Mode, CreateUpdate), Dry: q.Dry, Adopt: q.Adopt, Since: q.Since, N: q.N, Config: e.mig.Hash}
+	run.Images = run.Kind.Undoable() && !run.Dry
 	switch run.Mode {
 	case CreateOnly, UpdateOnly, CreateUpdate:
 	default:
@@ -129,8 +143,17 @@ func (e *Engine) plan(q Request) (Run, error) {
 	if !q.Since.IsZero() && q.Kind != Delta {
 		return Run{}, refuse("--since belongs to delta runs: a %s run reads everything", q.Kind)
 	}
+	if q.N != 0 && q.Kind != Sample {
+		return Run{}, refuse("--n belongs to sample runs: a %s run moves what there is", q.Kind)
+	}
 	switch q.Kind {
-	case Full, Verify:
+	case Undo:
+		run.Lane, run.Undoes = "undo", q.Undo
+		return run, nil
+	case Full, Sample, Verify:
+		if q.Kind == Sample && (q.N < 1 || q.N > MaxSample) {
+			return Run{}, refuse("a sample has 1 to %d tickets: --n %d", MaxSample, min(20, MaxSample))
+		}
 		if q.Window != "" {
 			return Run{}, refuse("a %s run has a scope, not a window: --scope NAME", q.Kind)
 		}
@@ -156,7 +179,7 @@ func (e *Engine) plan(q Request) (Run, error) {
 		run.Scope, run.Mode = w.Scope, cmpOr(q.Mode, cmpOr(w.Mode, CreateUpdate))
 		run.Lane = "window/" + run.Window
 	default:
-		return Run{}, refuse("there is no kind of run %q; there are full, delta, verify and backup", q.Kind)
+		return Run{}, refuse("there is no kind of run %q; there are full, delta, sample, verify and backup", q.Kind)
 	}
 	filter, ok := e.mig.Scopes[run.Scope]
 	if !ok {
@@ -186,6 +209,9 @@ func (e *Engine) allowed(st state, q Request, run *Run) error {
 			}
 			if run.Kind == Full && q.Restart {
 				return refuse("a restart has the migration to itself, and run %s (%s) is active: let it finish first", l.Run, name)
+			}
+			if run.Kind == Undo {
+				return refuse("an undo has the migration to itself, and run %s (%s) is active: let it finish first", l.Run, name)
 			}
 		}
 	}
@@ -218,7 +244,6 @@ func (e *Engine) allowed(st state, q Request, run *Run) error {
 			return refuse("the deadline of window %q passed on %s. Extend it: deltadesk extend %s --until DATE. Or begin a new baseline: deltadesk run --kind full --scope %s --restart",
 				run.Window, until.UTC().Format(time.DateTime), run.Window, run.Scope)
 		}
-	case Verify:
 	}
 	return nil
 }
@@ -237,7 +262,7 @@ func (e *Engine) occupy(st *state, run Run, restart bool) (replaced string) {
 		st.Lanes = map[string]lane{}
 	}
 	replaced = st.Lanes[run.Lane].Run
-	st.Lanes[run.Lane] = lane{Run: run.ID, Exclusive: run.Kind == Full && restart}
+	st.Lanes[run.Lane] = lane{Run: run.ID, Exclusive: run.Kind == Full && restart || run.Kind == Undo}
 	if run.Kind == Full {
 		if st.Scopes == nil {
 			st.Scopes = map[string]scopeState{}

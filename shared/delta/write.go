@@ -47,7 +47,7 @@ func (e *Engine) carryOut(ctx, intake context.Context, w *work) error {
 		if err := e.fence(ctx, w); err != nil {
 			return e.release(ctx, w, err)
 		}
-		id, how, err := e.find(ctx, w, w.run.Adopt || w.takenOver)
+		id, how, err := e.find(ctx, w, w.run.Adopt || w.takenOver || e.looks(w.row))
 		if err != nil {
 			return e.release(ctx, w, err)
 		}
@@ -94,8 +94,12 @@ func (e *Engine) claim(ctx context.Context, w *work, intent map[desk.Field]base)
 	row.Digest = "" // from here on the target may be something else
 	now := e.Now().UTC()
 	row.Claim = &claim{
-		By: e.NewID(), Session: e.Session, At: now, Create: row.Target == "", Intent: intent, Answered: w.answered(),
-		Until: now.Add(e.Timeout + e.TargetSide.Settle + e.TargetSide.FindLag),
+		By: e.NewID(), Session: e.Session, At: now, Create: row.Target == "" && !w.removing, Intent: intent, Answered: w.answered(),
+		Remove: w.removing,
+		Until:  now.Add(e.Timeout + e.TargetSide.Settle + e.TargetSide.FindLag),
+	}
+	if w.run.Kind == Undo {
+		row.Claim.Undo = w.run.Undoes
 	}
 	version, err := e.put(ctx, e.ledgerKey(w.ref), w.row.version, row)
 	if err != nil {
@@ -181,6 +185,12 @@ func (e *Engine) saveRow(ctx context.Context, w *work) error {
 		}
 		w.row.version, w.row.Awaited, w.row.Into = v, other.Awaited, cmpOr(other.Into, w.row.Into)
 	}
+}
+
+// looks tells whether a record that an undo removed is looked for before it is created again: where the target can search.
+func (e *Engine) looks(row ledgerRow) bool {
+	_, can := e.Target.(desk.Finder)
+	return row.Look && can
 }
 
 // find looks for the record in the target: people and companies always, because they may be there from before the migration;
@@ -293,6 +303,9 @@ func (e *Engine) create(ctx context.Context, w *work) (desk.Record, error) {
 		return there
 	})
 	if err := e.stageFiles(ctx, w, entries); err != nil {
+		return desk.Record{}, e.release(ctx, w, err)
+	}
+	if err := e.before(ctx, w, image{Ref: w.ref}); err != nil {
 		return desk.Record{}, e.release(ctx, w, err)
 	}
 	rec := w.want
@@ -409,11 +422,13 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 		}
 	}
 	w.held.Fields = m.Held
-	missing, err := e.missing(ctx, w)
-	if err != nil {
-		return e.release(ctx, w, err)
-	}
-	if w.revised {
+	missing, changed := e.missing(w)
+	im := imageOf(w, m, now, missing, changed)
+	if len(changed) > 0 {
+		if err := e.revise(ctx, w, im, changed); err != nil {
+			return e.release(ctx, w, err)
+		}
+		// Revising has moved the target's lock.
 		if now, err = e.Target.Read(ctx, e.targetRef(w)); err != nil {
 			return e.release(ctx, w, err)
 		}
@@ -444,6 +459,11 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 		}
 		if err := e.ensure(ctx, w, intent); err != nil { // from here on a cut-off goes on instead of looking
 			return err
+		}
+		if !created {
+			if err := e.before(ctx, w, im); err != nil {
+				return e.release(ctx, w, err)
+			}
 		}
 	}
 	after := now
@@ -490,6 +510,9 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 		}
 	}
 	e.rebase(w, m, after, merged)
+	if w.row.Unfinished && w.run.Images {
+		w.row.Rest = restOf(after, w.row.Fields)
+	}
 	out := OutUnchanged
 	switch {
 	case !w.held.empty():
@@ -519,18 +542,21 @@ func (e *Engine) tellOurs(w *work, now desk.Record) {
 		switch {
 		case intended && t == b.tgt():
 			fields[f], w.recovered = b, true
+			w.ours = append(w.ours, f)
 		case now.Touched != nil && !now.Touched[f] && !fields[f].Kept:
 			if b, based := fields[f]; !based || t != b.tgt() {
 				fields[f] = base{Src: "cut off", Tgt: t}
+				w.ours = append(w.ours, f)
 			}
 		}
 	}
 	w.row.Fields = fields
 }
 
-// missing returns the entries to add, and sees to those that changed since they were copied.
-func (e *Engine) missing(ctx context.Context, w *work) ([]desk.Entry, error) {
-	var add []desk.Entry
+// missing returns the entries to add, and those that changed since they were copied and are to be revised; what the target
+// cannot revise is held.
+func (e *Engine) missing(w *work) (add, revise []desk.Entry) {
+	_, can := e.Target.(desk.Reviser)
 	for _, en := range w.want.Entries {
 		k, ok := w.known[en.ID]
 		d := entryDigest(en)
@@ -540,31 +566,38 @@ func (e *Engine) missing(ctx context.Context, w *work) ([]desk.Entry, error) {
 		case k.Digest == d || w.heldBefore.acceptedEntry(en.ID, d):
 			k.Digest = d
 			w.remember(en.ID, k)
+		case !can || k.Target == "":
+			w.held.Entries = append(w.held.Entries, heldEntry{Entry: en.ID, Digest: d})
 		default:
-			r, can := e.Target.(desk.Reviser)
-			if !can || k.Target == "" {
-				w.held.Entries = append(w.held.Entries, heldEntry{Entry: en.ID, Digest: d})
-				continue
-			}
-			if w.claimed == "" {
-				if err := e.claim(ctx, w, nil); err != nil {
-					return nil, err
-				}
-			}
-			one := []desk.Entry{en}
-			if err := e.stageFiles(ctx, w, one); err != nil {
-				return nil, err
-			}
-			one[0].ID = k.Target
-			if err := r.Revise(ctx, e.targetRef(w), one[0]); err != nil {
-				return nil, fmt.Errorf("revise entry %s of %s: %w", en.ID, w.ref, err)
-			}
-			w.remember(en.ID, entryRow{Target: k.Target, Digest: d})
-			w.revised = true
-			w.wrote = append(w.wrote, "entry "+en.ID+" revised")
+			revise = append(revise, en)
 		}
 	}
-	return add, nil
+	return add, revise
+}
+
+// revise changes entries of ours in the target.
+func (e *Engine) revise(ctx context.Context, w *work, im image, changed []desk.Entry) error {
+	if w.claimed == "" {
+		if err := e.claim(ctx, w, nil); err != nil {
+			return err
+		}
+	}
+	if err := e.before(ctx, w, im); err != nil {
+		return err
+	}
+	for _, en := range changed {
+		d, one := entryDigest(en), []desk.Entry{en}
+		if err := e.stageFiles(ctx, w, one); err != nil {
+			return err
+		}
+		one[0].ID = w.known[en.ID].Target
+		if err := e.Target.(desk.Reviser).Revise(ctx, e.targetRef(w), one[0]); err != nil {
+			return fmt.Errorf("revise entry %s of %s: %w", en.ID, w.ref, err)
+		}
+		w.remember(en.ID, entryRow{Target: one[0].ID, Digest: d})
+		w.wrote = append(w.wrote, "entry "+en.ID+" revised")
+	}
+	return nil
 }
 
 func (e *Engine) original(w *work, id string) desk.Entry {
@@ -660,6 +693,9 @@ func (e *Engine) commit(ctx context.Context, w *work, out Outcome) error {
 	w.done = false
 	w.row.Held, w.row.Gone, w.row.Unfinished, w.row.Attempts = !w.held.empty(), "", false, attempts{}
 	w.row.Began, w.row.Digest, w.row.Rules = w.rec.Began.UTC(), w.digest, e.rules
+	if w.row.Look = w.row.Look && w.row.Target == ""; len(w.wrote) > 0 || w.recovered {
+		w.row.Wrote = w.run.ID
+	}
 	if w.held.Doubt != "" {
 		// Still in doubt: the claim stays, free for the next one, so that it is looked at again and never simply written.
 		c := *w.row.Claim
@@ -681,7 +717,7 @@ func (e *Engine) commit(ctx context.Context, w *work, out Outcome) error {
 	if len(wrote) > 12 {
 		wrote = append(slices.Clone(wrote[:12]), fmt.Sprintf("and %d more", len(w.wrote)-12))
 	}
-	w.row.trace(Trace{At: e.Now().UTC(), Run: w.run.ID, Seen: w.it.Stamp.At, Outcome: out, Why: cmpOr(w.held.reason(), w.it.Due), Wrote: wrote, Check: check})
+	w.row.trace(Trace{At: e.Now().UTC(), Run: w.run.ID, Seen: w.it.Stamp.At, Outcome: out, Why: cmpOr(w.held.reason(), w.it.why()), Wrote: wrote, Check: check})
 	if err := e.saveRow(ctx, w); err != nil {
 		w.row = row
 		return err
