@@ -100,6 +100,9 @@ func TestSample(t *testing.T) {
 			t.Errorf("the ticket with %s is %d times in the target", what, n)
 		}
 	}
+	if !cmp.Equal(rep.CutoffBefore, rep.CutoffAfter) {
+		t.Errorf("the cutoff moved from %s to %s", rep.CutoffBefore, rep.CutoffAfter)
+	}
 	x, err := w.Engine().Explain(ctx, ticket(odd["HTML"]))
 	if err != nil || len(x.Trail) != 1 || !strings.Contains(x.Trail[0].Why, "chosen for the sample: HTML") {
 		t.Errorf("%+v %v", x.Trail, err)
@@ -243,6 +246,33 @@ func TestSampleLinks(t *testing.T) {
 	look := w.Target.Look()
 	if look["ticket/"+a][0].Fields[desk.LinkRefersTo] != "[ticket/"+b+"]" || look["ticket/"+b][0].Fields[desk.LinkRefersTo] != "[ticket/"+a+"]" {
 		t.Errorf("%v", look)
+	}
+}
+
+// A ticket that waited for one of the sample is for the next delta: a sample stays as large as it is.
+func TestSampleWakes(t *testing.T) {
+	w := world(t)
+	id, waits := addTicket(w, "odd"), addTicket(w, "waits")
+	for _, en := range []desk.Entry{{Type: "text/html", Body: "<b>x</b>"}, {Type: "text/plain", Body: "שלום", Author: desk.Author{Name: "Zoë"}}} {
+		w.Source.Post(id, en, nil)
+	}
+	w.Source.Edit(ticket(waits), desk.Fields{desk.LinkRefersTo: {id}})
+	w.Source.Fail = func(op string, ref desk.Ref) error {
+		if op == "read" && ref.ID == id {
+			return &desk.Error{Op: op, Class: desk.ErrRejected}
+		}
+		return nil
+	}
+	full(t, w)
+	w.Source.Fail = nil
+	rep := reportOf(t, w, run(t, w, sample(1)).ID)
+	link := func() string { return w.Target.Look()["ticket/"+waits][0].Fields[desk.LinkRefersTo] }
+	if rep.Counts.Planned != 1 || rep.Counts.Created != 1 || link() != "" {
+		t.Errorf("%+v, the other's link is %q", rep.Counts, link())
+	}
+	run(t, w, mainDelta)
+	if link() != "[ticket/"+id+"]" {
+		t.Errorf("after the delta the link is %q", link())
 	}
 }
 

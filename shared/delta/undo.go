@@ -408,7 +408,7 @@ func (e *Engine) putBack(ctx context.Context, w *work, images []image, lost int)
 	w.concludes(b.names, left)
 	w.done = false
 	open := *w.row.Claim
-	w.row.Claim, w.row.Digest, w.row.Rules, w.row.Began, w.row.Wrote, w.row.Attempts = nil, "", "", time.Time{}, w.run.ID, attempts{}
+	w.row.Claim, w.row.Began, w.row.Wrote, w.row.Attempts = nil, time.Time{}, w.run.ID, attempts{}
 	if w.takenOver && e.TargetSide.EntryMarker == "" {
 		// An earlier writer may have added entries that this target cannot show: whoever comes next still has to ask.
 		open.Until, open.Intent = e.Now().UTC(), nil

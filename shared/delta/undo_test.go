@@ -35,6 +35,15 @@ func stays(rep report.Report, record string) string {
 	return ""
 }
 
+// left is what an undo lists, without ids that depend on the order of creation.
+func left(rep report.Report) map[string][]string {
+	out := map[string][]string{}
+	for _, l := range rep.Left {
+		out[l.Record] = l.What
+	}
+	return out
+}
+
 // A sample that is undone leaves the target as it was; people and companies stay, and are listed. What follows brings
 // everything over once, as if nothing had been.
 func TestSampleAndUndo(t *testing.T) {
@@ -196,6 +205,7 @@ func TestCrashUndo(t *testing.T) {
 	t.Parallel()
 	type ends struct {
 		undone, again map[string][]deltatest.Seen
+		rep           report.Report
 		from, to      int
 		w             *deltatest.World
 	}
@@ -224,6 +234,13 @@ func TestCrashUndo(t *testing.T) {
 			return e, fmt.Errorf("the undo ended %s: %s", u.Status, u.Why)
 		}
 		e.to, e.undone = w.Effects.Count(), tickets(w.Target)
+		if e.rep, err = w.Engine().Report(ctx, u.ID); err != nil {
+			return e, err
+		}
+		_, _, err = w.Engine().Start(ctx, undo(r.ID))
+		if err == nil || !strings.Contains(err.Error(), "was undone by run "+u.ID) {
+			return e, fmt.Errorf("undone a second time: %w", err)
+		}
 		_, err = w.Run(mainDelta, nil)
 		e.again = tickets(w.Target)
 		return e, err
@@ -252,6 +269,10 @@ func TestCrashUndo(t *testing.T) {
 							err = fmt.Errorf("another end of the undo:\n%s", d)
 						} else if d := cmp.Diff(calm.again, got.again); d != "" {
 							err = fmt.Errorf("another end of the delta after it:\n%s", d)
+						} else if got.rep.Counts != calm.rep.Counts {
+							err = fmt.Errorf("the undo reports %+v, not %+v", got.rep.Counts, calm.rep.Counts)
+						} else if d := cmp.Diff(left(calm.rep), left(got.rep)); d != "" {
+							err = fmt.Errorf("the undo lists something else:\n%s", d)
 						}
 					}
 					if err != nil {
@@ -536,8 +557,8 @@ func (r *editor) Revise(_ context.Context, ref desk.Ref, en desk.Entry) error {
 // An entry that was changed in the source: the target's one goes back to what it was, unless it was changed since. An answer
 // that gets lost on the way makes no difference.
 func TestUndoRevised(t *testing.T) {
-	for _, lost := range []bool{false, true} {
-		t.Run(fmt.Sprint("lost ", lost), func(t *testing.T) {
+	for name, class := range map[string]error{"calm": nil, "lost": desk.ErrTransient, "refused": desk.ErrRejected} {
+		t.Run(name, func(t *testing.T) {
 			w := world(t)
 			a, b := addTicket(w, "a"), addTicket(w, "b")
 			w.Source.Say(a, true, desk.Author{Name: "Ann"}, "seen by the customer", nil)
@@ -568,18 +589,18 @@ func TestUndoRevised(t *testing.T) {
 			w.Target.Revise(w.Target.Target(ticket(b)), en)
 			want := map[string][]deltatest.Seen{"ticket/" + a: before["ticket/"+a], "ticket/" + b: w.Target.Look()["ticket/"+b]}
 			want["ticket/"+b][0].Fields = before["ticket/"+b][0].Fields
-			if lost {
-				target.fail = &desk.Error{Op: "revise", Class: desk.ErrTransient}
+			if class != nil {
+				target.fail = &desk.Error{Op: "revise", Class: class}
 			}
-			u := must(undo(r.ID))
+			rep := reportOf(t, w, must(undo(r.ID)).ID)
+			if name == "refused" { // the fields are back, the entry is not; and the delta that follows finds its way
+				want["ticket/"+a][0].Entries = revised["ticket/"+a][0].Entries
+			}
 			if d := cmp.Diff(want, w.Target.Look()); d != "" {
 				t.Errorf("after the undo:\n%s", d)
 			}
-			if rep := w.Engine(); rep != nil {
-				got, err := rep.Report(ctx, u.ID)
-				if err != nil || !strings.Contains(stays(got, "ticket/"+b), "was changed since") || stays(got, "ticket/"+a) != "" {
-					t.Errorf("%+v %v", got.Left, err)
-				}
+			if !strings.Contains(stays(rep, "ticket/"+b), "was changed since") || stays(rep, "ticket/"+a) != "" || rep.Counts.Failed > 0 != (name == "refused") {
+				t.Errorf("%+v %+v", rep.Counts, rep.Left)
 			}
 			w.Wait(time.Hour)
 			must(mainDelta)
@@ -767,5 +788,107 @@ func TestUndoKeepsWords(t *testing.T) {
 	}
 	if len(w.Store.ObjectsWith("undo/", secret)) == 0 {
 		t.Error("no image holds the old value: the check proves nothing")
+	}
+}
+
+// An attempt of the run wrote and never learned it, and the source moved before the next attempt: what goes back is what was
+// there before the first one, not what it left behind.
+func TestUndoTwoAttempts(t *testing.T) {
+	w := world(t)
+	id := addTicket(w, "one")
+	full(t, w)
+	before := w.Target.Look()
+	w.Source.Edit(ticket(id), desk.Fields{desk.Status: {"stalled"}})
+	w.Wait(time.Hour)
+	lost := false
+	w.Target.Lose = func(op string, _ desk.Ref) error {
+		if op != "apply" || lost {
+			return nil
+		}
+		lost = true
+		w.Source.Edit(ticket(id), desk.Fields{desk.Status: {"resolved"}})
+		return &desk.Error{Op: op, Class: desk.ErrTransient}
+	}
+	r := run(t, w, mainDelta)
+	if got := w.Target.Look()["ticket/"+id][0].Fields[desk.Status]; !lost || got != "[resolved]" {
+		t.Fatalf("lost=%v status %s", lost, got)
+	}
+	run(t, w, undo(r.ID))
+	if d := cmp.Diff(before, w.Target.Look()); d != "" {
+		t.Errorf("after the undo:\n%s", d)
+	}
+}
+
+// A target that writes values its own way: they are known again as what the run wrote.
+func TestUndoNormalised(t *testing.T) {
+	w := world(t)
+	w.Target.Normalise = func(f desk.Field, v desk.Value) desk.Value {
+		if f != desk.Type || len(v) == 0 {
+			return slices.Clone(v)
+		}
+		return desk.Value{strings.ToUpper(v[0])}
+	}
+	id := w.Source.Add(desk.Ticket, desk.Fields{desk.Subject: {"one"}, desk.Status: {"open"}, desk.Type: {"question"}})
+	full(t, w)
+	before := w.Target.Look()
+	w.Source.Edit(ticket(id), desk.Fields{desk.Type: {"problem"}})
+	w.Wait(time.Hour)
+	r := run(t, w, mainDelta)
+	run(t, w, undo(r.ID))
+	if d := cmp.Diff(before, w.Target.Look()); d != "" {
+		t.Errorf("after the undo:\n%s", d)
+	}
+	run(t, w, mainDelta)
+	if got := w.Target.Look()["ticket/"+id][0].Fields[desk.Type]; got != "[PROBLEM]" {
+		t.Errorf("after the next delta: %s", got)
+	}
+}
+
+// People set a field of their own on a ticket that the run created: it is not removed. They restore one that was: it is found
+// again instead of being created a second time.
+func TestUndoPeopleAtWork(t *testing.T) {
+	w := world(t)
+	a, b := addTicket(w, "a"), addTicket(w, "b")
+	r := run(t, w, sample(2))
+	ours, theirs := ticket(w.Target.Target(ticket(a))), ticket(w.Target.Target(ticket(b)))
+	w.Target.Edit(theirs, desk.Fields{desk.Custom("Internal"): {"mine"}})
+	rep := reportOf(t, w, run(t, w, undo(r.ID)).ID)
+	if got := stays(rep, "ticket/"+b); !strings.Contains(got, "fields that the run did not write") || len(w.Target.Look()["ticket/"+b]) != 1 {
+		t.Errorf("listed: %q", got)
+	}
+	w.Target.Restore(ours)
+	full(t, w)
+	for _, id := range []string{a, b} {
+		if n := len(w.Target.Look()["ticket/"+id]); n != 1 {
+			t.Errorf("ticket %s is %d times in the target", id, n)
+		}
+	}
+}
+
+// The answer to a write with a reply in it was lost for good, on a target that cannot show which entries are ours. The undo
+// puts the field back and settles nothing about the reply: the next delta still asks.
+func TestUndoEntriesInDoubt(t *testing.T) {
+	w := world(t)
+	w.Target.NoMarkers = true
+	id := addTicket(w, "one")
+	full(t, w)
+	w.Source.Edit(ticket(id), desk.Fields{desk.Status: {"stalled"}})
+	w.Source.Say(id, true, desk.Author{Name: "Ann"}, "once", nil)
+	w.Wait(time.Hour)
+	w.Target.Lose = func(op string, _ desk.Ref) error {
+		if op == "apply" {
+			return &desk.Error{Op: op, Class: desk.ErrTransient}
+		}
+		return nil
+	}
+	r := run(t, w, mainDelta)
+	w.Target.Lose = nil
+	run(t, w, undo(r.ID))
+	if got := w.Target.Look()["ticket/"+id][0].Fields[desk.Status]; got != "[open]" {
+		t.Errorf("status %s", got)
+	}
+	rep := reportOf(t, w, run(t, w, mainDelta).ID)
+	if got := w.Target.Look()["ticket/"+id][0]; len(got.Entries) != 1 || rep.Counts.Held != 1 {
+		t.Errorf("%d entries, %+v", len(got.Entries), rep.Counts)
 	}
 }

@@ -189,6 +189,14 @@ func (d *Desk) Remove(ref desk.Ref) {
 	d.touch(ref, desk.Deleted, "")
 }
 
+// Restore brings a deleted ticket back as the desk's people would.
+func (d *Desk) Restore(ref desk.Ref) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.records[ref].gone = false
+	d.touch(ref, desk.Changed, "")
+}
+
 // Join merges a ticket into another one as the desk's people would.
 func (d *Desk) Join(from, into desk.Ref) {
 	d.mu.Lock()
