@@ -4,7 +4,7 @@ SHELL = /bin/bash
 GO ?= go
 LINT = $(GO) tool -modfile=tools.mod golangci-lint
 
-.PHONY: help build test lint race crash fuzz test-rt golden verify clean
+.PHONY: help build test lint race crash fuzz test-rt soak golden verify clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -30,6 +30,10 @@ test-rt: ## two real Request Trackers (Debian, root): full run, deltas with peop
 	DESKTEST_NO_SKIP=1 $(GO) test -tags rt -count=1 -timeout 20m -run RT ./connectors/requesttracker
 	$(GO) test -tags rt -count=1 -timeout 20m ./connectors/requesttracker/rttest
 	$(GO) test -tags rt -count=1 -timeout 40m -v -run TestRequestTracker ./functions/local
+
+SOAK = 10m
+soak: ## two windows served every minute for SOAK (10m) while people work on two real Request Trackers (Debian, root)
+	$(GO) test -tags rt,soak -count=1 -timeout 0 -v -run TestSoak ./functions/local -soak.for $(SOAK)
 
 fuzz: ## one minute for each fuzz test
 	@set -e; for f in $$(grep -rl --include=*_test.go '^func Fuzz' connectors functions shared); do \

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"html"
+	"maps"
 	"net/url"
 	"regexp"
 	"slices"
@@ -1075,11 +1076,22 @@ func (j *judgement) people() {
 				j.overwritten("target ticket %d: the %s of %s (transaction %d) is gone or changed", a.Ticket, a.Do, a.Who, a.Txn)
 			}
 		case "create":
-			if slices.ContainsFunc(j.dst.txns[a.Ticket], func(x *dbTxn) bool {
-				// Where people merged a migrated ticket into it, that one's later entries come here.
-				return x.creator == MigrationUser && !(j.swallowed(a.Ticket) && (x.kind == "Correspond" || x.kind == "Comment" || x.kind == "Status"))
-			}) {
+			if !slices.ContainsFunc(j.dst.txns[a.Ticket], func(x *dbTxn) bool { return x.creator == MigrationUser }) {
+				continue
+			}
+			if !j.swallowed(a.Ticket) {
 				j.overwritten("target ticket %d is the target's own and was written to by the migration", a.Ticket)
+				continue
+			}
+			// People merged a migrated ticket into it, so that one's later entries come here. Its fields stay people's.
+			for _, f := range slices.Sorted(maps.Keys(t.fields)) {
+				if f == "started" || f == "resolved" {
+					continue // RT moves these with the status, and writes no transaction about it
+				}
+				_, touched := j.touched(a.Ticket, f)
+				if v, known := j.valueAfter(a.Ticket, f, touched); known && v != canonical(t.fields[f]) {
+					j.overwritten("target ticket %d is the target's own, and the migration made its %s %q of %q", a.Ticket, f, clip(t.fields[f]), clip(v))
+				}
 			}
 		}
 	}
