@@ -5,13 +5,18 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/deltadesk/deltadesk/connectors/requesttracker/rttest"
+	"github.com/deltadesk/deltadesk/shared/delta"
+	"github.com/deltadesk/deltadesk/shared/report"
 )
 
 // TestRequestTrackerScenes plays what happens seldom, one scene after the other, on two small desks: deletions and merges,
@@ -25,9 +30,14 @@ func TestRequestTrackerScenes(t *testing.T) {
 		name string
 		play func(acme string)
 	}{
+		{"sample and undo", s.sampleAndUndo},
 		{"first full run", s.firstRun},
 		{"deleted in the source", s.deletedInSource},
 		{"merged", s.merged},
+		{"census", s.census},
+		{"certificate", s.certificate},
+		{"damage", s.damage},
+		{"remap", s.remap},
 	} {
 		if !t.Run(scene.name, func(t *testing.T) { s.t = t; scene.play(acme) }) {
 			return // the next scene begins where this one ends
@@ -164,4 +174,191 @@ func (s *stage) ours(target int64) int64 {
 	s.t.Helper()
 	return s.one(`SELECT count(*) FROM Transactions t JOIN Users u ON u.id = t.Creator WHERE t.ObjectType = 'RT::Ticket' AND t.ObjectId = %d
 		AND t.Type IN ('Create', 'Correspond', 'Comment') AND u.Name = '%s'`, target, rttest.MigrationUser)
+}
+
+// sampleAndUndo: a sample comes over and is taken back. What people see of the target is then as it was before (Picture says
+// what is compared); accounts stay, since RT cannot remove any.
+func (s *stage) sampleAndUndo(acme string) {
+	ctx := context.Background()
+	before := must(s.dst.Picture(ctx))(s.t)
+	sample := s.run(acme, "--kind", "sample", "--scope", "all", "--n", "20")
+	n, _ := before.Diff(must(s.dst.Picture(ctx))(s.t))
+	if made := len(must(s.people.Moved(ctx))(s.t)); made != 20 || n < 20 {
+		s.t.Errorf("a sample of 20 made %d tickets in the target, %d places differ", made, n)
+	}
+	s.judge(true)
+	s.undone = true
+	var rep report.Report
+	s.check(json.Unmarshal(s.do(acme, []int{exitDone, exitExceptions}, "undo", sample.Run, "--json"), &rep))
+	s.say("undo   %s: %+v", rep.Status, rep.Counts)
+	n, places := before.Diff(must(s.dst.Picture(ctx))(s.t))
+	s.say("undone: %d places of the target differ from before the sample", n)
+	if n != 0 {
+		s.t.Errorf("%d places of the target are not as they were before the sample:\n%s", n, strings.Join(places, "\n"))
+	}
+	s.judge(true)
+}
+
+// census: what was changed in the source's database without a transaction is found, comes with the next delta, and is
+// missed no more.
+func (s *stage) census(acme string) {
+	ctx := context.Background()
+	closing := s.variant(acme, "scenes-close.yaml", "deleted: ignore", "deleted: close")
+	s.delta(acme)
+	if rep := s.run(acme, "--kind", "census", "--scope", "all"); missed(rep) != 0 {
+		s.t.Errorf("nothing was missed, the census says %d", missed(rep))
+	}
+	ids := s.take(3)
+	renamed, deleted := ids[:2], ids[2]
+	s.check(s.people.Set(ctx, rttest.SourceRole, deleted, "Status", "open"))
+	s.delta(acme)
+	closes := s.inTarget(deleted)
+	for _, id := range renamed {
+		s.check(s.people.RenameUnseen(ctx, id))
+	}
+	s.check(s.people.DeleteUnseen(ctx, deleted))
+	s.delta(closing) // the feed tells nothing
+	o := s.oracle()
+	if r := must(o.Check(ctx))(s.t); r.Differences != len(renamed) || !s.hasStatus(closes, "open") {
+		s.t.Errorf("a delta found what the feed does not tell, or the changes by SQL are none: %s", r)
+	}
+	rep := s.run(closing, "--kind", "census", "--scope", "all")
+	if missed(rep) != len(ids) {
+		s.t.Errorf("%d changes were missed, the census says %d", len(ids), missed(rep))
+	}
+	s.delta(closing)
+	if !s.hasStatus(closes, "resolved") {
+		s.t.Errorf("policy close: target ticket %d is not resolved", closes)
+	}
+	again := s.run(acme, "--kind", "census", "--scope", "all")
+	if missed(again) != 0 {
+		s.t.Errorf("nothing is missed any more, the census says %d", missed(again))
+	}
+	s.say("census: missed=%d, after the next delta missed=%d", missed(rep), missed(again))
+	s.judge(false)
+}
+
+// missed is how many changes a census found that no delta brought.
+func missed(rep report.Report) int { return rep.Counts.Failed }
+
+// certificate: right after a comparison all is as certified; an agent's change is told from one that left no trace.
+func (s *stage) certificate(acme string) {
+	ctx := context.Background()
+	ids := s.take(2)
+	s.delta(acme)
+	verify := s.run(acme, "--kind", "verify", "--scope", "all")
+	cert := filepath.Join(s.dir, "certificate")
+	s.do(acme, []int{exitDone}, "certificate", "--out", cert)
+	s.do(acme, []int{exitDone}, "certificate", verify.Run, "--out", cert)
+	s.do(acme, []int{exitDone}, "check", cert)
+	s.check(s.people.Set(ctx, rttest.TargetRole, ids[0], "Priority", 77))
+	changed := fmt.Sprintf("ticket/%d changed in the target", ids[0])
+	s.mustSay(s.do(acme, []int{exitExceptions}, "check", cert), changed)
+	part := s.one(`SELECT max(a.id) FROM Attachments a JOIN Transactions t ON t.id = a.TransactionId WHERE t.ObjectType = 'RT::Ticket' AND t.ObjectId = %d
+		AND t.Type IN ('Create', 'Correspond', 'Comment') AND a.ContentType LIKE 'text/%%'`, s.inTarget(ids[1]))
+	s.check(s.dst.Exec(ctx, fmt.Sprintf(`UPDATE Attachments SET Content = Content || '!' WHERE id = %d`, part)))
+	differs := fmt.Sprintf("ticket/%d differs in the target", ids[1])
+	out := s.do(acme, []int{exitExceptions}, "check", cert)
+	s.mustSay(out, changed, differs)
+	s.say("check: %s", bytes.TrimSpace(out[bytes.LastIndexByte(bytes.TrimSpace(out), '\n')+1:]))
+	s.check(s.dst.Exec(ctx, fmt.Sprintf(`UPDATE Attachments SET Content = substr(Content, 1, length(Content) - 1) WHERE id = %d`, part)))
+	s.mustSay(s.do(acme, []int{exitExceptions}, "check", cert), changed)
+	s.judge(false)
+}
+
+func (s *stage) mustSay(out []byte, lines ...string) {
+	s.t.Helper()
+	for _, l := range lines {
+		if !bytes.Contains(out, []byte(l)) {
+			s.t.Errorf("nothing says %q:\n%s", l, tail(out))
+		}
+	}
+}
+
+// damage: what was spoilt in the target's database is found. A healing and a delta bring back what can be brought back over
+// REST, and say of the rest that it needs somebody.
+func (s *stage) damage(acme string) {
+	ctx := context.Background()
+	ids := s.take(4)
+	gone, flipped, worded, spoilt := ids[0], ids[1], ids[2], ids[3]
+	s.check(s.people.Write(ctx, ids...))
+	s.delta(acme)
+	last := map[int64]int64{}
+	for _, id := range ids {
+		last[id] = s.one(`SELECT max(id) FROM Transactions WHERE ObjectType = 'RT::Ticket' AND ObjectId = %d AND Type = 'Correspond'`, s.inTarget(id))
+	}
+	s.check(s.dst.Exec(ctx,
+		fmt.Sprintf(`DELETE FROM Attachments WHERE TransactionId = %d`, last[gone]),
+		fmt.Sprintf(`DELETE FROM Transactions WHERE id = %d`, last[gone]),
+		fmt.Sprintf(`UPDATE Transactions SET Type = 'Comment' WHERE id = %d`, last[flipped]),
+		fmt.Sprintf(`UPDATE Attachments SET Content = replace(Content, 'answer', 'Answer') WHERE TransactionId = %d AND ContentType = 'text/plain'`, last[worded]),
+		fmt.Sprintf(`UPDATE Attachments SET Content = 'B' || substr(Content, 2) WHERE TransactionId = %d AND Filename LIKE '%%.pdf'`, last[spoilt])))
+	o := s.oracle()
+	if r := must(o.Check(ctx))(s.t); r.Lost != 1 || r.Differences != 3 {
+		s.t.Errorf("four things were spoilt, the oracle says %s\n%s", r, strings.Join(r.Details, "\n"))
+	}
+	found := func(rep report.Report) (out []int64) {
+		for _, e := range rep.Exceptions {
+			if n, err := strconv.ParseInt(strings.TrimPrefix(e.Record, "ticket/"), 10, 64); err == nil {
+				out = append(out, n)
+			}
+		}
+		slices.Sort(out)
+		return out
+	}
+	rep := s.run(acme, "--kind", "verify", "--scope", "all", "--heal")
+	if !slices.Equal(found(rep), ids) {
+		s.t.Errorf("spoilt were the tickets %v, verify finds %v", ids, found(rep))
+	}
+	healing := s.run(acme, "--kind", "delta", "--window", "everything")
+	rest := ids[1:] // RT changes no message once it is written
+	if !slices.Equal(found(healing), rest) {
+		s.t.Errorf("what cannot be healed are the tickets %v, the delta names %v", rest, found(healing))
+	}
+	for _, e := range healing.Exceptions {
+		if e.Reason == "" {
+			s.t.Errorf("%s is %s without a reason", e.Record, e.Outcome)
+		}
+	}
+	if r := must(o.Check(ctx))(s.t); r.Lost != 0 || r.Doubled != 0 || r.Differences != len(rest) {
+		s.t.Errorf("one of four can be healed, the oracle says %s\n%s", r, strings.Join(r.Details, "\n"))
+	}
+	s.say("damage: planted=4 found=%d healed=%d told=%d", len(found(rep)), len(ids)-len(rest), len(found(healing)))
+	s.check(s.dst.Exec(ctx,
+		fmt.Sprintf(`UPDATE Transactions SET Type = 'Correspond' WHERE id = %d`, last[flipped]),
+		fmt.Sprintf(`UPDATE Attachments SET Content = replace(Content, 'Answer', 'answer') WHERE TransactionId = %d AND ContentType = 'text/plain'`, last[worded])))
+}
+
+// remap: a mapping that changes makes the tickets due whose values it is about, and no others; what agents did stays theirs.
+func (s *stage) remap(acme string) {
+	ctx := context.Background()
+	mapped := s.variant(acme, "scenes-remap.yaml", "policies:", "mapping: {ticket: [{from: custom.Region, to: custom.Region, values: {APAC: AMER}}]}\npolicies:")
+	affected := must(s.src.IDs(ctx, `SELECT t.id FROM Tickets t JOIN ObjectCustomFieldValues v ON v.ObjectType = 'RT::Ticket' AND v.ObjectId = t.id AND v.Disabled = 0
+		JOIN CustomFields f ON f.id = v.CustomField WHERE f.Name = 'Region' AND v.Content = 'APAC' AND t.Status <> 'deleted' AND t.EffectiveId = t.id ORDER BY t.id`))(s.t)
+	if len(affected) < 4 {
+		s.t.Fatalf("only %d tickets have the value", len(affected))
+	}
+	s.check(s.people.Set(ctx, rttest.TargetRole, affected[0], "cf.Order No", "of an agent"))
+	s.check(s.people.Set(ctx, rttest.TargetRole, affected[1], "cf.Region", "EMEA"))
+	s.check(s.people.Set(ctx, rttest.TargetRole, affected[2], "Subject", "An agent's subject"))
+	rep := s.run(mapped, "--kind", "remap", "--scope", "all")
+	var o delta.Overview
+	s.check(json.Unmarshal(s.do(mapped, []int{exitDone}, "status", "--json"), &o))
+	s.say("remap: %d tickets have the value, %d are due: %+v", len(affected), o.Due["all"], rep.Counts)
+	if o.Due["all"] != len(affected) {
+		s.t.Errorf("%d tickets are affected, %d are due", len(affected), o.Due["all"])
+	}
+	s.meaning = func(field, value string) string {
+		if field == "cf.Region" && value == "APAC" {
+			return "AMER"
+		}
+		return value
+	}
+	rep = s.run(mapped, "--kind", "delta", "--window", "everything")
+	if rep.Counts.Updated != len(affected)-1 || rep.Counts.Held != 1 {
+		s.t.Errorf("%d tickets are affected, an agent had a say in one: %+v", len(affected), rep.Counts)
+	}
+	if r := s.judge(false); !slices.Equal(r.Held, []string{fmt.Sprintf("%d/cf.Region", affected[1])}) {
+		s.t.Errorf("held are %v", r.Held)
+	}
 }
