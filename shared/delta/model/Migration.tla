@@ -389,6 +389,7 @@ EveryRunEnds == \A w \in Windows : (calm /\ run[w].on) ~> ~run[w].on
 \* What must be possible, or the above would hold of a model in which nothing happens. TLC is asked to find each.
 
 NoRunsEnd == [][\A w \in Windows : Close(w) => cutoff'[w] = cutoff[w]]_vars
+NoRunEndsCalm == [][\A w \in Windows : Close(w) => ~calm]_vars
 NoneIsFound == [][\A p \in Workers : LookUp(p) => target[job[p].t] = <<>>]_vars
 NoneIsDropped == [](\A w \in Windows, t \in Tickets : run[w].on => run[w].plan[t] # "dropped")
 NoDueGoes == [][\A p \in Workers : ForgetDue(p) => due' = due]_vars
