@@ -1,0 +1,69 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+const simulator = "./shared/delta/deltatest/sim"
+
+// root returns the folder of the module.
+func root(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
+	if err != nil {
+		return "", fmt.Errorf("ask go for the module's folder: %w", err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+// apply makes the bug's changes in copies under dir, and returns which file each copy stands in for.
+func (b bug) apply(root, dir string) (map[string]string, error) {
+	texts := map[string]string{}
+	for _, c := range b.changes {
+		path := filepath.Join(root, filepath.FromSlash(c.file))
+		text, begun := texts[path]
+		if !begun {
+			body, err := os.ReadFile(path)
+			if err != nil {
+				return nil, fmt.Errorf("bug %s: %w", b.name, err)
+			}
+			text = string(body)
+		}
+		if n := strings.Count(text, c.old); n != 1 {
+			return nil, fmt.Errorf("bug %s no longer fits: what it changes must be in %s once, and is there %d times:\n%s", b.name, c.file, n, c.old)
+		}
+		texts[path] = strings.Replace(text, c.old, c.new, 1)
+	}
+	copies := map[string]string{}
+	for path, text := range texts {
+		to := filepath.Join(dir, fmt.Sprintf("%s-%d.go", b.name, len(copies)))
+		if err := os.WriteFile(to, []byte(text), 0o600); err != nil {
+			return nil, fmt.Errorf("bug %s: %w", b.name, err)
+		}
+		copies[path] = to
+	}
+	return copies, nil
+}
+
+// build compiles the simulator with some files replaced by copies, and returns the program.
+func build(ctx context.Context, root, dir, name string, copies map[string]string) (string, error) {
+	overlay, err := json.Marshal(map[string]any{"Replace": copies})
+	if err != nil {
+		return "", err
+	}
+	list, program := filepath.Join(dir, name+".json"), filepath.Join(dir, name+".test")
+	if err := os.WriteFile(list, overlay, 0o600); err != nil {
+		return "", err
+	}
+	cmd := exec.CommandContext(ctx, "go", "test", "-c", "-overlay", list, "-o", program, simulator)
+	cmd.Dir = root
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build the simulator for %s: %w\n%s", name, err, out)
+	}
+	return program, nil
+}
