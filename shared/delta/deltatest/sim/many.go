@@ -16,6 +16,8 @@ import (
 // Options of a simulation.
 type Options struct {
 	Runs int
+	// From is the number of the first one; 0 means 1.
+	From int
 	Seed uint64
 	// Run plays only this one, with its trace; 0 plays all.
 	Run int
@@ -82,13 +84,14 @@ func Simulate(o Options) Result {
 	res := Result{By: map[string]int{}, Found: map[string]int{}}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
-	next, began, said := 0, time.Now(), time.Now()
+	begin := max(o.From, 1)
+	next, began, said := begin-1, time.Now(), time.Now()
 	stop, failed := false, 0
 	for range runtime.GOMAXPROCS(0) {
 		wg.Go(func() {
 			for {
 				mu.Lock()
-				if next++; next > o.Runs || stop {
+				if next++; next >= begin+o.Runs || stop {
 					mu.Unlock()
 					return
 				}
