@@ -275,6 +275,26 @@ func (s *source) OpenFile(ctx context.Context, ticket desk.Ref, f desk.File) (io
 	return nil, &desk.Error{Op: "open file " + f.ID, Class: desk.ErrNotFound}
 }
 
+// The verbs that write are no part of a source: here they are a trap.
+func (s *source) trap(op string, ref desk.Ref) error {
+	s.d.w.violate("overwritten", "the source was written to: %s %s", op, ref)
+	return &desk.Error{Op: op + " " + ref.String(), Class: desk.ErrRejected}
+}
+
+func (s *source) Create(_ context.Context, r desk.Record) (desk.Written, error) {
+	return desk.Written{}, s.trap("create", r.Ref)
+}
+
+func (s *source) Apply(_ context.Context, ref desk.Ref, _ desk.Change) (desk.Written, error) {
+	return desk.Written{}, s.trap("apply", ref)
+}
+
+func (s *source) Revise(_ context.Context, ticket desk.Ref, _ desk.Entry) error {
+	return s.trap("revise", ticket)
+}
+func (s *source) Merge(_ context.Context, from, _ desk.Ref) error { return s.trap("merge", from) }
+func (s *source) Delete(_ context.Context, ref desk.Ref) error    { return s.trap("delete", ref) }
+
 var (
 	_ desk.Source   = (*source)(nil)
 	_ desk.Checker  = (*source)(nil)
