@@ -56,6 +56,13 @@ func (w *world) call(ctx context.Context, d *simDesk, op string, ref desk.Ref) (
 	case writes(op) && w.poison[ref] || op == "apply" && w.poison[w.sourceOf(ref)]:
 		w.occur("fault/poison")
 		return fail(desk.ErrRejected, "a value is not allowed")
+	case writes(op) && op != "delete" && w.mailing:
+		w.occur("fault/mailed")
+		// A batch or two may be on its way when the first mail is noticed.
+		if w.mails++; w.mails == 40 {
+			w.violate("leaked", "the target has mailed %d times, and it is written to all the same", w.mails)
+		}
+		return outcome{mailed: true}
 	case len(w.armed) == 0:
 		return o
 	case w.hit("throttled"):
@@ -79,8 +86,6 @@ func (w *world) call(ctx context.Context, d *simDesk, op string, ref desk.Ref) (
 		o.lost = true
 	case w.hit("late effect"):
 		o.late = time.Duration(1+w.roll.IntN(8)) * time.Second
-	case op != "delete" && w.hit("mailed"):
-		o.mailed = true
 	}
 	return o
 }

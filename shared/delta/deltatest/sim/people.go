@@ -239,6 +239,8 @@ func (w *world) strike(e event, what string, victim *proc, r *rand.Rand) {
 	case "target key revoked":
 		w.revoked[w.dst] = until
 		w.found["fault/"+what]++
+	case "mailed":
+		w.mailing, w.mails = true, 0
 	case "poison":
 		if all := w.src.tickets(nil); len(all) > 0 {
 			w.poison[one(r, all).ref] = true

@@ -137,7 +137,7 @@ func (w *world) phase(n int, script []event, tasks ...*task) {
 			w.happen(e, nil)
 		}
 	}
-	w.due = nil
+	w.due, w.mailing = nil, false
 	for _, t := range tasks {
 		w.account(t)
 	}
@@ -208,6 +208,7 @@ func (w *world) planner(p *proc, t *task) {
 		case prog.Run.Status.Ended():
 			t.status = prog.Run.Status
 			w.ended[t.id] = true
+			w.mailing = w.mailing && t.status != delta.Stopped // the operator has seen to it
 			stopped := t.status == delta.Stopped || t.status == delta.Cancelled && prog.Run.Why == "the operator"
 			if t.q.Kind == delta.Full && stopped && t.again < 20 {
 				t.id, t.q.Continue, t.q.Restart = "", true, false

@@ -41,6 +41,8 @@ type world struct {
 
 	down, revoked map[*simDesk]time.Time
 	poison        map[desk.Ref]bool
+	mailing       bool // the target mails at every write, until the operator mends it
+	mails         int
 	decisions     []decided
 	wanted        []string         // by the operator, when the runs are over
 	recreated     map[desk.Ref]int // how often a person said: create it again
