@@ -54,7 +54,11 @@ func (w *world) deltas() []*task {
 		a, b = b, a
 	}
 	b.from = w.now.Add(time.Duration(w.roll.IntN(4)) * 3 * time.Minute)
-	return []*task{a, b}
+	if w.roll.IntN(3) > 0 {
+		return []*task{a, b}
+	}
+	w.occur("run/schedule doubled")
+	return []*task{a, b, {q: a.q, from: w.now.Add(time.Duration(w.roll.IntN(3)) * time.Minute)}}
 }
 
 // rest is the end: people and faults come to rest, and one more delta of each window follows.
@@ -371,6 +375,7 @@ func (w *world) restore() {
 	w.restored, w.snapshot = true, nil
 	clear(w.rows)
 	clear(w.cutoffs)
+	clear(w.lanes)
 	w.q.ms = nil
 	w.must(w.operator(func(ctx context.Context, e *delta.Engine) error {
 		o, err := e.Status(ctx)

@@ -165,6 +165,7 @@ func (w *world) wrote(row delta.Row) {
 		on(old.joined, now.joined, "fenced off")
 		on(now.unfinished, old.unfinished, "create finished")
 	case "runs":
+		w.alone(row)
 		old, is := w.rows[row.Part+row.Sort], between(row.Body, `"status":"`, `"`)
 		if old.status != is {
 			w.occur("run/" + old.status + " → " + is)
@@ -187,6 +188,23 @@ func (w *world) wrote(row delta.Row) {
 		}
 	case "mig":
 		w.moved(row.Body)
+	}
+}
+
+// alone looks whether a window has one active run at the most.
+func (w *world) alone(row delta.Row) {
+	lane := between(row.Body, `"lane":"`, `"`)
+	if !strings.HasPrefix(lane, "window/") {
+		return
+	}
+	switch other := w.lanes[lane]; {
+	case !delta.Status(between(row.Body, `"status":"`, `"`)).Ended():
+		if other != "" && other != row.Sort {
+			w.violate("doubled", "runs %s and %s are active in lane %s at the same time", other, row.Sort, lane)
+		}
+		w.lanes[lane] = row.Sort
+	case other == row.Sort:
+		delete(w.lanes, lane)
 	}
 }
 

@@ -51,6 +51,7 @@ type world struct {
 	snapshot      *deltatest.Snapshot
 	rows          map[string]rowSeen
 	cutoffs       map[string]cursor
+	lanes         map[string]string // windows' active runs
 
 	found              map[string]int // what occurred
 	bad                []violation
@@ -94,7 +95,7 @@ func newWorld(seed uint64) *world {
 	w := &world{
 		p: newParams(seed), now: time.Date(2026, 3, 10, 8, 0, 0, 0, time.UTC), roll: rand.New(rand.NewPCG(seed, 2)), store: deltatest.NewMemory(),
 		down: map[*simDesk]time.Time{}, revoked: map[*simDesk]time.Time{}, poison: map[desk.Ref]bool{}, ended: map[string]bool{}, recreated: map[desk.Ref]int{},
-		rows: map[string]rowSeen{}, cutoffs: map[string]cursor{}, found: map[string]int{}, oldRules: true,
+		rows: map[string]rowSeen{}, cutoffs: map[string]cursor{}, lanes: map[string]string{}, found: map[string]int{}, oldRules: true,
 	}
 	w.q.w = w
 	w.mig = w.p.migration()
