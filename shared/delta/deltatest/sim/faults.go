@@ -53,6 +53,8 @@ func (w *world) call(ctx context.Context, d *simDesk, op string, ref desk.Ref) (
 		return fail(desk.ErrTransient, "no answer")
 	case w.now.Before(w.revoked[d]):
 		return fail(desk.ErrUnauthorized, "key revoked")
+	case w.now.Before(w.limit[d]):
+		return w.pleaseWait(op, ref)
 	case writes(op) && w.poison[ref] || op == "apply" && w.poison[w.sourceOf(ref)]:
 		w.occur("fault/poison")
 		return fail(desk.ErrRejected, "a value is not allowed")
@@ -88,6 +90,23 @@ func (w *world) call(ctx context.Context, d *simDesk, op string, ref desk.Ref) (
 		o.late = time.Duration(1+w.roll.IntN(8)) * time.Second
 	}
 	return o
+}
+
+const breather = 5 * time.Minute
+
+// limited begins a time in which a desk answers nothing but that it has been asked too much.
+func (w *world) limited(d *simDesk, until time.Time) {
+	w.limit[d] = until
+	clear(w.asked)
+}
+
+// pleaseWait asks for a pause. Two windows, doubled messages: a ticket may be asked for a few times in each pause, no more.
+func (w *world) pleaseWait(op string, ref desk.Ref) outcome {
+	what := op + " " + ref.String()
+	if w.asked[what]++; ref.Kind == desk.Ticket && w.asked[what] == 100 {
+		w.violate("stuck", "%s was asked for 100 times within %s, although the desk wants a pause of %s each time", what, 42*time.Minute, breather)
+	}
+	return outcome{err: &desk.Error{Op: what, Class: desk.ErrThrottled, Said: "slow down", RetryAfter: breather}}
 }
 
 func (w *world) sourceOf(ref desk.Ref) desk.Ref {

@@ -241,6 +241,12 @@ func (w *world) strike(e event, what string, victim *proc, r *rand.Rand) {
 		w.found["fault/"+what]++
 	case "mailed":
 		w.mailing, w.mails = true, 0
+	case "source limit":
+		w.limited(w.src, until)
+		w.found["fault/"+what]++
+	case "target limit":
+		w.limited(w.dst, until)
+		w.found["fault/"+what]++
 	case "poison":
 		if all := w.src.tickets(nil); len(all) > 0 {
 			w.poison[one(r, all).ref] = true

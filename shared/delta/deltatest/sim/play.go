@@ -68,6 +68,7 @@ func (w *world) rest() {
 	w.armed, w.due = nil, nil
 	clear(w.down)
 	clear(w.revoked)
+	clear(w.limit)
 	clear(w.poison)
 	w.pass(2 * time.Hour)
 	w.renew()

@@ -81,6 +81,8 @@ var sorts = []weighted{
 	{"fault: target down", 4, true, false},
 	{"fault: source key revoked", 2, true, false},
 	{"fault: target key revoked", 3, true, false},
+	{"fault: source limit", 3, true, false},
+	{"fault: target limit", 4, true, false},
 	{"fault: poison", 5, true, false},
 
 	{"operator: decide", 160, true, true},

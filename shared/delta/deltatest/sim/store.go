@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/deltadesk/deltadesk/shared/delta"
+	"github.com/deltadesk/deltadesk/shared/desk"
 )
 
 var errStore = errors.New("the store did not answer")
@@ -182,7 +183,11 @@ func (w *world) wrote(row delta.Row) {
 	case "due":
 		w.occur("due/" + between(row.Body, `"why":"`, `"`))
 	case "out":
-		w.occur("outcome/" + between(row.Body, `"outcome":"`, `"`))
+		outcome := between(row.Body, `"outcome":"`, `"`)
+		w.occur("outcome/" + outcome)
+		if outcome == "failed" && has(desk.ErrThrottled.Error()) {
+			w.violate("miscounted", "waiting for a limit was counted as an attempt: %s", row.Body)
+		}
 		if w.loud {
 			w.say("outcome %s", row.Body)
 		}

@@ -40,6 +40,8 @@ type world struct {
 	calm   bool // people and faults have come to rest
 
 	down, revoked map[*simDesk]time.Time
+	limit         map[*simDesk]time.Time // until then the desk asks everybody for a pause
+	asked         map[string]int         // how often all the same, by what was asked
 	poison        map[desk.Ref]bool
 	mailing       bool // the target mails at every write, until the operator mends it
 	mails         int
@@ -94,7 +96,8 @@ func (w *world) occur(what string) {
 func newWorld(seed uint64) *world {
 	w := &world{
 		p: newParams(seed), now: time.Date(2026, 3, 10, 8, 0, 0, 0, time.UTC), roll: rand.New(rand.NewPCG(seed, 2)), store: deltatest.NewMemory(),
-		down: map[*simDesk]time.Time{}, revoked: map[*simDesk]time.Time{}, poison: map[desk.Ref]bool{}, ended: map[string]bool{}, recreated: map[desk.Ref]int{},
+		down: map[*simDesk]time.Time{}, revoked: map[*simDesk]time.Time{}, limit: map[*simDesk]time.Time{}, asked: map[string]int{},
+		poison: map[desk.Ref]bool{}, ended: map[string]bool{}, recreated: map[desk.Ref]int{},
 		rows: map[string]rowSeen{}, cutoffs: map[string]cursor{}, lanes: map[string]string{}, found: map[string]int{}, oldRules: true,
 	}
 	w.q.w = w
