@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/deltadesk/deltadesk/shared/delta"
@@ -192,6 +193,7 @@ func (w *world) planner(p *proc, t *task) {
 					continue
 				}
 				t.done, t.refused = true, no.Why
+				w.outdated = w.outdated || strings.Contains(no.Why, "means something else")
 				return
 			case err != nil:
 				w.say("start: %v", err)
@@ -401,13 +403,13 @@ func (w *world) restore() {
 	}
 }
 
-// renew does what has to be done between the rounds: a full run where a scope means something else now, runs that look, and
-// what the operator wanted.
+// renew does what has to be done between the rounds: a full run where a delta said that its scope means something else now,
+// runs that look, and what the operator wanted.
 func (w *world) renew() {
 	wanted := w.wanted
 	w.wanted = nil
-	if w.p.apartB && !w.found1("apartB") {
-		w.found["apartB"]++
+	if w.outdated {
+		w.outdated = false
 		w.phase(-1, nil, &task{q: delta.Request{Kind: delta.Full, Scope: "support"}})
 	}
 	for _, what := range wanted {
@@ -426,8 +428,6 @@ func (w *world) renew() {
 		}
 	}
 }
-
-func (w *world) found1(what string) bool { return w.found[what] > 0 }
 
 func (w *world) remap() {}
 

@@ -48,6 +48,7 @@ type world struct {
 	decisions     []decided
 	wanted        []string         // by the operator, when the runs are over
 	recreated     map[desk.Ref]int // how often a person said: create it again
+	outdated      bool             // a delta was refused because its scope means something else now
 	restored      bool             // the ledger went back to an earlier day
 	ended         map[string]bool
 	snapshot      *deltatest.Snapshot
