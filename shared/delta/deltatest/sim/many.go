@@ -35,6 +35,8 @@ type Result struct {
 	By map[string]int
 	// Found counts the runs in which something occurred.
 	Found map[string]int
+	// Why says of each run that failed what was found first: the sort of violation, a colon, what is wrong.
+	Why map[int]string
 	// Failed is the first run that failed, 0 if none did.
 	Failed int
 	What   string
@@ -81,7 +83,7 @@ func Simulate(o Options) Result {
 		return replay(o)
 	}
 	debug.SetGCPercent(400)
-	res := Result{By: map[string]int{}, Found: map[string]int{}}
+	res := Result{By: map[string]int{}, Found: map[string]int{}, Why: map[int]string{}}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	begin := max(o.From, 1)
@@ -109,8 +111,9 @@ func Simulate(o Options) Result {
 					}
 				}
 				if len(w.bad) > 0 {
+					res.Why[n] = w.bad[0].Sort + ": " + w.bad[0].What
 					if res.Failed == 0 || n < res.Failed {
-						res.Failed, res.What = n, w.bad[0].Sort+": "+w.bad[0].What
+						res.Failed, res.What = n, res.Why[n]
 					}
 					stop = stop || o.First
 					if failed++; failed <= 12 && o.Out != nil {

@@ -12,7 +12,6 @@ import (
 
 var (
 	runs  = flag.Int("sim.runs", 200, "how many migrations to play")
-	from  = flag.Int("sim.from", 1, "the number of the first one")
 	seed  = flag.Uint64("sim.seed", 1, "what they follow from")
 	run   = flag.Int("sim.run", 0, "play only this one, and print what happens")
 	only  = flag.String("sim.only", "", "with -sim.run: numbers of the events that happen, comma-separated; all if empty")
@@ -21,7 +20,7 @@ var (
 )
 
 func TestSimulate(t *testing.T) {
-	o := Options{Runs: *runs, From: *from, Seed: *seed, Run: *run, First: *first, Out: os.Stdout}
+	o := Options{Runs: *runs, Seed: *seed, Run: *run, First: *first, Out: os.Stdout}
 	if *only == "none" {
 		o.Only = []int{}
 	} else if *only != "" {

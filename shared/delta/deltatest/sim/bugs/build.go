@@ -10,7 +10,8 @@ import (
 	"strings"
 )
 
-const simulator = "./shared/delta/deltatest/sim"
+// command is this one: with a bug in it, it plays.
+const command = "./shared/delta/deltatest/sim/bugs"
 
 // root returns the folder of the module.
 func root(ctx context.Context) (string, error) {
@@ -50,20 +51,20 @@ func (b bug) apply(root, dir string) (map[string]string, error) {
 	return copies, nil
 }
 
-// build compiles the simulator with some files replaced by copies, and returns the program.
-func build(ctx context.Context, root, dir, name string, copies map[string]string) (string, error) {
+// build compiles this command with some files replaced by copies.
+func build(ctx context.Context, root, dir, name string, copies map[string]string) (*program, error) {
 	overlay, err := json.Marshal(map[string]any{"Replace": copies})
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	list, program := filepath.Join(dir, name+".json"), filepath.Join(dir, name+".test")
+	list, p := filepath.Join(dir, name+".json"), &program{path: filepath.Join(dir, name), bad: map[int]violation{}, next: 1}
 	if err := os.WriteFile(list, overlay, 0o600); err != nil {
-		return "", err
+		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, "go", "test", "-c", "-overlay", list, "-o", program, simulator)
+	cmd := exec.CommandContext(ctx, "go", "build", "-overlay", list, "-o", p.path, command)
 	cmd.Dir = root
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build the simulator for %s: %w\n%s", name, err, out)
+		return nil, fmt.Errorf("build with bug %s: %w\n%s", name, err, out)
 	}
-	return program, nil
+	return p, nil
 }

@@ -213,8 +213,8 @@ func bugs() []bug {
 		{
 			"value-in-error", 10, "an error names the value that could not be written", sorts("leaked"),
 			[]change{engine("write.go",
-				`err = fmt.Errorf("write target %s of %s: %w", w.row.Target, w.ref, err)`,
-				`err = fmt.Errorf("write target %s of %s, %q: %w", w.row.Target, w.ref, w.want.Fields[desk.Subject], err)`)},
+				`fmt.Errorf("write target %s of %s: %w", w.row.Target, w.ref, err)`,
+				`fmt.Errorf("write target %s of %s, %q: %w", w.row.Target, w.ref, w.want.Fields[desk.Subject], err)`)},
 		},
 
 		// 11: within the limits.
