@@ -115,7 +115,8 @@ func (e *Engine) compareFields(ctx context.Context, w *work, now desk.Record) (d
 	if err != nil {
 		return nil, nil, err
 	}
-	for f, v := range w.want.Fields {
+	for _, f := range slices.Sorted(maps.Keys(w.want.Fields)) { // a report says the same each time
+		v := w.want.Fields[f]
 		def, ok := defs.Field(w.ref.Kind, f)
 		s, t := v.Digest(), now.Fields[f].Digest()
 		if s == t || ok && def.Write == desk.Never {
