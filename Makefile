@@ -4,10 +4,10 @@ SHELL = /bin/bash
 GO ?= go
 LINT = $(GO) tool -modfile=tools.mod golangci-lint
 
-.PHONY: help build test lint race crash simulate model fuzz test-rt golden verify clean
+.PHONY: help build test lint race crash simulate simulate-bugs model fuzz test-rt golden verify clean
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
 
 build: ## the command line, as ./out/deltadesk
 	CGO_ENABLED=0 $(GO) build -trimpath -o out/deltadesk ./functions/local
@@ -30,6 +30,9 @@ RUNS ?= 2000
 SEED ?= 1
 simulate: ## whole migrations in simulated worlds: RUNS=N SEED=S; RUN=n ONLY=a,b replays one with its trace
 	$(GO) test -tags simulate -count=1 -timeout 12h ./shared/delta/deltatest/sim -run TestSimulate -sim.runs=$(RUNS) -sim.seed=$(SEED) $(if $(RUN),-sim.run=$(RUN)) $(if $(ONLY),-sim.only=$(ONLY))
+
+simulate-bugs: ## the simulator must find each of a list of broken decisions within 20,000 runs; ONLY=name,name tries some
+	$(GO) run ./shared/delta/deltatest/sim/bugs -only='$(ONLY)'
 
 model: ## the engine's order of steps as a TLA+ model: TLC tries every interleaving, and each rule left out (JDK, Maven)
 	shared/delta/model/check.sh

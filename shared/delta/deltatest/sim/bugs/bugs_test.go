@@ -59,3 +59,34 @@ func TestNamed(t *testing.T) {
 		t.Error("a bug that does not exist was picked")
 	}
 }
+
+// A run counts for a bug only if the engine as it is comes through it, and what it shows is what the bug does.
+func TestCompare(t *testing.T) {
+	lost, stuck := violation{sort: "lost"}, violation{sort: "stuck"}
+	broken := &program{bad: map[int]violation{1: lost, 2: lost, 3: stuck, 5: lost}, next: 6}
+	sound := &program{bad: map[int]violation{1: stuck, 4: lost, 9: lost}, next: 10}
+	want := comparison{first: 2, what: lost, with: 2, without: 1, others: 1, dirty: 3}
+	if got := compare(broken, sound, []string{"lost"}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+func TestCertain(t *testing.T) {
+	for _, c := range []struct {
+		comparison
+		want bool
+	}{
+		{comparison{}, false},
+		{comparison{with: 1}, true},
+		{comparison{with: 1, dirty: 1}, false},
+		{comparison{with: 15, dirty: 1}, false},
+		{comparison{with: 16, dirty: 1}, true},
+		{comparison{with: 30, without: 10, dirty: 10}, false},
+		{comparison{with: 10, without: 60, dirty: 60}, false},
+		{comparison{with: 60, without: 10, dirty: 10}, true},
+	} {
+		if got := c.certain(); got != c.want {
+			t.Errorf("%+v: %v, want %v", c.comparison, got, c.want)
+		}
+	}
+}
