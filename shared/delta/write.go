@@ -552,6 +552,9 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 			m.Accept = append(m.Accept, f)
 		}
 	default:
+		if adopted && w.ref.Kind == desk.Ticket && !w.takenOver && w.row.How == "found" {
+			e.emptied(w, now)
+		}
 		m = merge(w.ref.Kind, w.row.Fields, w.want.Fields, now.Fields, defs, e.mig.Policies, w.heldBefore.decisions())
 		if adopted && w.ref.Kind != desk.Ticket {
 			// Perhaps our own create, cut off: what it lacks is filled in, and nobody is asked about the rest.
@@ -753,6 +756,22 @@ func (e *Engine) unclear(w *work, now desk.Record) {
 			fields[f] = b
 		case !based && (intended || w.before.Create):
 			fields[f] = base{Src: "cut off", Tgt: "cut off", Ask: true}
+		}
+	}
+	w.row.Fields = fields
+}
+
+// emptied marks the fields that are empty in a ticket which a ledger of an earlier day does not know: people may have emptied
+// them since we wrote them. Where the desk tells in which fields they had the last word it is asked only there.
+func (e *Engine) emptied(w *work, now desk.Record) {
+	fields := maps.Clone(w.row.Fields)
+	if fields == nil {
+		fields = map[desk.Field]base{}
+	}
+	for f, v := range w.want.Fields {
+		_, based := fields[f]
+		if !based && len(v) > 0 && len(now.Fields[f]) == 0 && f.Points() != desk.Ticket && (now.Touched == nil || now.Touched[f]) {
+			fields[f] = base{Src: "unknown", Tgt: "unknown", Ask: true}
 		}
 	}
 	w.row.Fields = fields

@@ -405,7 +405,7 @@ func (o *oracle) event(s *record, all []*record) {
 		return
 	}
 	t := all[len(all)-1]
-	if !t.live() {
+	if !t.live() || len(t.now().aliases) > 0 { // with what people merged into it, it stays as it is
 		return
 	}
 	switch policy {
