@@ -1296,6 +1296,24 @@ func (c *circle) Read(ctx context.Context, ref desk.Ref) (desk.Record, error) {
 	return r, err
 }
 
+// What no delta has carried over yet, verify finds.
+func TestVerifyFindsWhatIsReadable(t *testing.T) {
+	for words, do := range map[string]func(*deltatest.Desk, string, int){
+		"text": (*deltatest.Desk).Redact, "visibility": (*deltatest.Desk).Flip, "is no longer in the source's ticket": (*deltatest.Desk).Drop,
+	} {
+		s := newStage(t)
+		id := s.ticket("one", "first", "second")
+		s.full()
+		do(s.Source, id, 0)
+		rep := reportOf(t, s.World, run(t, s.World, delta.Request{Kind: delta.Verify, Scope: "all"}).ID)
+		if rep.Counts.Failed != 1 || !strings.Contains(rep.Exceptions[0].Reason, words) {
+			t.Errorf("got %+v, want the words %q", rep.Exceptions, words)
+		}
+		s.delta()
+		s.verified(0)
+	}
+}
+
 // A policy that the target cannot follow is refused before anything is written.
 func TestPoliciesFitTheTarget(t *testing.T) {
 	for _, tc := range []struct {
