@@ -351,14 +351,10 @@ func (r *ledgerRow) leftBy(wrote desk.Fields) {
 // left commits that a record has left the source.
 func (e *Engine) left(ctx context.Context, w *work) error {
 	w.done = false
-	if w.takenOver && e.TargetSide.EntryMarker == "" && w.row.Target != "" {
-		// Whether a writer who was cut off added entries stays open until the record comes back.
-		c := *w.row.Claim
-		c.Until, w.row.Claim = e.Now().UTC(), &c
-	} else {
-		w.row.Claim = nil
+	w.row.Claim, w.row.Held, w.row.Digest, w.row.Open = nil, false, "", nil
+	if w.row.Target != "" {
+		w.row.Open = w.open // should the record come back
 	}
-	w.row.Held, w.row.Digest = false, ""
 	w.row.Last = &last{Run: w.m.Run, Pos: w.pos(), Out: w.out}
 	w.row.trace(Trace{At: e.Now().UTC(), Run: w.run.ID, Seen: w.it.Stamp.At, Outcome: w.out.Outcome, Why: w.out.Reason, Wrote: w.wrote})
 	if err := e.saveRow(ctx, w); err != nil {

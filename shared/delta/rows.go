@@ -218,6 +218,9 @@ type ledgerRow struct {
 	Held bool `json:"held,omitempty"`
 	// Gone is the event by which the record left the source.
 	Gone desk.Event `json:"gone,omitempty"`
+	// Open are entries that a writer who was cut off may have added before the record left the source, in a target that cannot
+	// show which entries are ours.
+	Open []string `json:"open,omitempty"`
 	// Tag tells that the event tag is ours, and why it is there.
 	Tag tagged `json:"tag,omitempty"`
 	// Attempts that came to nothing, by run: runs of two windows may try the same record at the same time.

@@ -28,12 +28,12 @@ func (e *Engine) carryOut(ctx, intake context.Context, w *work) error {
 		w.heldVersion = v
 	}
 	w.held = Held{Ref: w.ref, Run: w.run.ID, Scope: w.run.Scope}
-	w.before, w.takenOver = w.row.Claim, w.row.Claim != nil
+	w.open = w.row.Open
+	if w.before = w.row.Claim; w.before != nil {
+		w.takenOver, w.open, w.puts = true, append(slices.Clip(w.open), w.before.Adds...), w.before.Puts
+	}
 	if w.run.Dry {
 		return e.rehearse(ctx, w)
-	}
-	if w.takenOver {
-		w.open, w.puts = w.before.Adds, w.before.Puts
 	}
 	if w.rec.Event == desk.Deleted || w.rec.Event == desk.Spam {
 		return e.carryOutEvent(ctx, w)
@@ -890,7 +890,7 @@ func (e *Engine) commit(ctx context.Context, w *work, out Outcome) error {
 		w.out.Next = w.held.next()
 	}
 	w.done = false
-	w.row.Held, w.row.Gone, w.row.Unfinished, w.row.Attempts = !w.held.empty(), "", false, nil
+	w.row.Held, w.row.Gone, w.row.Open, w.row.Unfinished, w.row.Attempts = !w.held.empty(), "", nil, false, nil
 	w.row.Began, w.row.Digest, w.row.Rules = w.rec.Began.UTC(), w.digest, e.rules
 	if w.held.Doubt != "" {
 		// Still in doubt: the claim stays, free for the next one, so that it is looked at again and never simply written.
