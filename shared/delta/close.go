@@ -50,7 +50,7 @@ func (e *Engine) Step(ctx context.Context, id string) (Progress, error) {
 		return Progress{Run: run}, err
 	}
 	const budget = 10
-	if !run.Listed && run.Stop == "" {
+	if !run.Listed && run.Stop == "" && e.paused() == 0 {
 		if pages, err = e.list(ctx, &run, pages, budget); err != nil {
 			return Progress{Run: run}, e.troubled(ctx, run, err)
 		}
@@ -94,6 +94,7 @@ const Pause = 200 * time.Millisecond
 
 // troubled writes down that a run waits for a desk that does not answer or lets nobody in, and returns the error.
 func (e *Engine) troubled(ctx context.Context, run Run, err error) error {
+	e.heed(err)
 	switch desk.Class(err) {
 	case desk.ErrUnauthorized, desk.ErrTransient, desk.ErrThrottled:
 		if ctx.Err() == nil {

@@ -33,6 +33,35 @@ const maxAttempts = 5
 // maxConflicts is how often a record may move under our hands before that is a failure.
 const maxConflicts = 50
 
+// rest is the pause that a desk asks for, at most a quarter of an hour at a time.
+func rest(err error) time.Duration {
+	var de *desk.Error
+	if errors.As(err, &de) && de.RetryAfter > 0 {
+		return min(de.RetryAfter, 15*time.Minute)
+	}
+	return 30 * time.Second
+}
+
+// heed keeps in mind that a desk asked for a pause, so that this process does not ask it once for every record.
+func (e *Engine) heed(err error) {
+	if desk.Class(err) != desk.ErrThrottled { //nolint:errorlint // Class answers with the bare sentinel
+		return
+	}
+	until := e.Now().Add(rest(err))
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if until.After(e.pause) {
+		e.pause = until
+	}
+}
+
+// paused is how much of a pause is left.
+func (e *Engine) paused() time.Duration {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return max(e.pause.Sub(e.Now()), 0)
+}
+
 // dispose decides what follows from err on the nth attempt (from 1). It is pure. A transient failure without an answer
 // from the far side on the last attempt is fail here; push asks the desk first whether it is there at all.
 func dispose(err error, attempt int) verdict {
@@ -50,11 +79,7 @@ func dispose(err error, attempt int) verdict {
 	case desk.ErrUnauthorized:
 		return verdict{act: waitDesk, delay: time.Minute, why: err.Error()}
 	case desk.ErrThrottled:
-		d := 30 * time.Second
-		if de != nil && de.RetryAfter > 0 {
-			d = min(de.RetryAfter, 15*time.Minute)
-		}
-		return verdict{act: giveBack, delay: d}
+		return verdict{act: giveBack, delay: rest(err)}
 	case desk.ErrConflict:
 		return verdict{act: decideAgain, delay: 2 * time.Second}
 	case desk.ErrRejected, desk.ErrNotFound, desk.ErrCursor:

@@ -64,7 +64,8 @@ type Engine struct {
 	rematch map[string]bool        // fallback people looked for again, by run
 	tries   map[Message]int        // attempts that the ledger does not count: rehearsals, verifications, conflicts
 	seconds map[string]float64
-	used    usageRow // already booked
+	pause   time.Time // a desk asked for a pause until then
+	used    usageRow  // already booked
 }
 
 // New returns an engine. Nothing is read or written yet.

@@ -266,6 +266,31 @@ func (e *Engine) leave(ctx context.Context, w *work, why string) error {
 		return err
 	}
 	reason := fmt.Sprintf("merged into %s in the source, which does not move: %s", into, why)
+	if w.row.Target == "" && w.row.Claim != nil {
+		// A create is open. If it took effect, what it made is what is left behind.
+		w.before, w.takenOver = w.row.Claim, true
+		w.held = Held{Ref: w.ref, Run: w.run.ID, Scope: w.run.Scope}
+		v, err := e.get(ctx, e.heldKey(w.ref), &w.heldBefore)
+		if err != nil {
+			return err
+		}
+		w.heldVersion = v
+		if err := e.claim(ctx, w, nil); err != nil {
+			return err
+		}
+		id, _, err := e.find(ctx, w, true)
+		if err != nil {
+			return e.release(ctx, w, err)
+		}
+		if w.held.Doubt != "" {
+			return e.commit(ctx, w, OutHeld)
+		}
+		if w.row.Target, w.row.How = id, "found"; id == "" {
+			w.row.How = ""
+			w.finish(OutExcluded, reason)
+			return e.left(ctx, w)
+		}
+	}
 	if w.row.Target == "" || w.row.Into != "" || e.mig.OnMerged == Ignore || w.run.Mode == CreateOnly {
 		w.finish(OutExcluded, reason)
 		return nil

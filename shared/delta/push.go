@@ -47,6 +47,10 @@ func (e *Engine) Work(ctx, intake context.Context, ms []Message) []Retry {
 			back(m, verdict{}, intake.Err())
 			continue
 		}
+		if d := e.paused(); d > 0 {
+			back(m, verdict{delay: d, why: "a desk asked for a pause"}, nil)
+			continue
+		}
 		w, err := e.open(ctx, runs, m)
 		if err != nil {
 			back(m, verdict{delay: 5 * time.Second}, err)
@@ -60,6 +64,7 @@ func (e *Engine) Work(ctx, intake context.Context, ms []Message) []Retry {
 		} else {
 			w.err = e.prepare(ctx, w)
 		}
+		e.heed(w.err)
 		jobs = append(jobs, w)
 	}
 	if err := e.stageRaw(ctx, jobs); err != nil {
@@ -76,7 +81,12 @@ func (e *Engine) Work(ctx, intake context.Context, ms []Message) []Retry {
 				back(w.m, verdict{}, intake.Err())
 				continue
 			}
+			if d := e.paused(); d > 0 {
+				back(w.m, verdict{delay: d, why: "a desk asked for a pause"}, nil)
+				continue
+			}
 			w.err = e.carryOut(ctx, intake, w)
+			e.heed(w.err)
 		}
 		if w.err != nil && !w.done {
 			v, err := e.settle(ctx, w)
@@ -309,7 +319,7 @@ func (e *Engine) prepare(ctx context.Context, w *work) error {
 			return err
 		}
 		switch {
-		case w.row.Target == "" && w.row.Claim == nil, w.row.Gone == rec.Event, w.ref.Kind != desk.Ticket:
+		case w.row.Target == "" && w.row.Claim == nil, w.row.Gone == rec.Event && w.row.Claim == nil, w.ref.Kind != desk.Ticket:
 			w.finish(OutExcluded, string(rec.Event)+" in the source")
 		case w.run.Mode == CreateOnly:
 			w.finish(OutExcluded, "the mode leaves changes of migrated records out")

@@ -717,7 +717,7 @@ func (e *Engine) tellOurs(w *work, now desk.Record) {
 		switch {
 		case t != "" && (t == w.before.Puts[f] || t == fields[f].Left): // written again as it was: whoever set it before
 		case ours[f]:
-		case now.Touched != nil && !now.Touched[f] && !fields[f].Kept:
+		case now.Touched != nil && !now.Touched[f] && !fields[f].Kept && !w.run.Adopted: // a ledger of an earlier day does not know what was put back
 			if b, based := fields[f]; !based || t != b.tgt() {
 				fields[f] = base{Src: "cut off", Tgt: t}
 			}

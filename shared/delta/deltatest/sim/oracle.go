@@ -166,6 +166,8 @@ func changesOf(r *record, f desk.Field) []edit {
 		n := len(out)
 		switch {
 		case e.val == e.old && e.old != "":
+		case n > 0 && e.by == migration && out[n-1].by == migration && out[n-1].event && out[n-1].old == e.val: // a policy's tag, and gone again
+			out = out[:n-1]
 		case n > 0 && e.by == migration && out[n-1].by == automation && out[n-1].old == e.val:
 			out = out[:n-1]
 		default:
@@ -241,6 +243,10 @@ func (o *oracle) field(s, t *record, f desk.Field, h delta.Held) string {
 		}
 		return "both sides changed it, and nobody was asked"
 	case migration:
+		if w.restored && f == desk.Tags && strings.Contains(got, w.mig.EventTag) {
+			w.occur("end/kept") // a ledger of an earlier day cannot tell that the tag is our own
+			return ""
+		}
 		if policy == delta.TargetWins && w.restored {
 			w.occur("end/target wins") // a ledger of an earlier day cannot tell that it is our own
 			return ""
@@ -265,6 +271,14 @@ func (o *oracle) sourceMoved(s *record, f desk.Field, no int) bool {
 func (o *oracle) links(s, t *record) {
 	w := o.w
 	have := t.now().fields[desk.LinkRefersTo]
+	if len(o.decisionsOn(s.ref, desk.LinkRefersTo)) > 0 {
+		return // a person said what they are to be
+	}
+	for _, x := range o.held[s.ref].Fields {
+		if x.Field == desk.LinkRefersTo {
+			return
+		}
+	}
 	for _, id := range s.now().fields[desk.LinkRefersTo] {
 		other := w.src.records[desk.Ref{Kind: desk.Ticket, ID: id}]
 		if other == nil {
@@ -336,7 +350,9 @@ func (o *oracle) thread(s, t *record, h delta.Held) {
 		for i := range en.files {
 			same = same && got.files[i].content == en.files[i].content && got.files[i].name == en.files[i].name
 		}
-		if !same && !slices.ContainsFunc(w.decisions, func(d decided) bool { return d.ref == s.ref && d.field == "" }) {
+		if !same && !slices.ContainsFunc(w.decisions, func(d decided) bool {
+			return d.field == "" && (d.ref == s.ref || slices.Contains(s.now().aliases, d.ref.ID))
+		}) {
 			w.violate("lost", "entry %s of %s differs in target %s: %q public=%v %d files, want %q public=%v %d files", en.id, s.ref, t.ref.ID, got.body, got.public, len(got.files), en.body, en.public, len(en.files))
 		}
 	}
