@@ -254,6 +254,25 @@ func (e *Engine) part(ctx context.Context, w *work) error {
 	return e.claim(ctx, w, nil)
 }
 
+// arrivedAs draws the links to a ticket that never was in the target and has now been merged into one that is there and no
+// longer moves: they lead to that one.
+func (e *Engine) arrivedAs(ctx context.Context, w *work) error {
+	if w.ref == w.it.Ref || w.row.Target == "" || w.run.Dry || w.ref.Kind != desk.Ticket {
+		return nil
+	}
+	awaited := false
+	if _, err := update(ctx, e, e.ledgerKey(w.it.Ref), func(r *ledgerRow) error {
+		if awaited = r.Awaited; !r.Awaited || r.Target != "" || r.Claim != nil || r.Into != "" {
+			return errKeep
+		}
+		r.Into = w.ref.ID
+		return nil
+	}); err != nil || !awaited {
+		return err
+	}
+	return e.wake(ctx, w.run.ID, w.it.Ref)
+}
+
 // leave carries over that a ticket was merged into one that does not move: as it cannot be merged in the target, its own
 // target is closed or tagged, unless the policy says ignore.
 func (e *Engine) leave(ctx context.Context, w *work, why string) error {

@@ -332,7 +332,7 @@ func (e *Engine) prepare(ctx context.Context, w *work) error {
 		return e.leave(ctx, w, why)
 	} else if !ok && w.row.Claim == nil {
 		w.finish(OutExcluded, why)
-		return nil
+		return e.arrivedAs(ctx, w)
 	}
 	res, err := e.mapped(ctx, rec)
 	if err != nil {

@@ -552,8 +552,8 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 			m.Accept = append(m.Accept, f)
 		}
 	default:
-		if adopted && w.ref.Kind == desk.Ticket && !w.takenOver && w.row.How == "found" {
-			e.emptied(w, now)
+		if w.run.Adopt && w.ref.Kind == desk.Ticket && !created {
+			e.unsure(w, now)
 		}
 		m = merge(w.ref.Kind, w.row.Fields, w.want.Fields, now.Fields, defs, e.mig.Policies, w.heldBefore.decisions())
 		if adopted && w.ref.Kind != desk.Ticket {
@@ -706,6 +706,7 @@ func (e *Engine) tellOurs(w *work, now desk.Record) {
 	if fields == nil {
 		fields = map[desk.Field]base{}
 	}
+	others := w.ref.Kind == desk.Ticket && e.holdsOthers(w, now) // what was put back there for them is not known here
 	ours := map[desk.Field]bool{}
 	for f, b := range w.before.Intent {
 		if now.Fields[f].Digest() == b.tgt() {
@@ -717,7 +718,7 @@ func (e *Engine) tellOurs(w *work, now desk.Record) {
 		switch {
 		case t != "" && (t == w.before.Puts[f] || t == fields[f].Left): // written again as it was: whoever set it before
 		case ours[f]:
-		case now.Touched != nil && !now.Touched[f] && !fields[f].Kept && !w.run.Adopted: // a ledger of an earlier day does not know what was put back
+		case now.Touched != nil && !now.Touched[f] && !fields[f].Kept && !others && !w.run.Adopted: // a ledger of an earlier day does not know what was put back
 			if b, based := fields[f]; !based || t != b.tgt() {
 				fields[f] = base{Src: "cut off", Tgt: t}
 			}
@@ -761,16 +762,19 @@ func (e *Engine) unclear(w *work, now desk.Record) {
 	w.row.Fields = fields
 }
 
-// emptied marks the fields that are empty in a ticket which a ledger of an earlier day does not know: people may have emptied
-// them since we wrote them. Where the desk tells in which fields they had the last word it is asked only there.
-func (e *Engine) emptied(w *work, now desk.Record) {
+// unsure marks the fields of an adopted ticket that say neither what the source says nor what the ledger knows of our last
+// write: a ledger of an earlier day cannot tell whether people set (or emptied) them or we did since. So it is asked.
+func (e *Engine) unsure(w *work, now desk.Record) {
 	fields := maps.Clone(w.row.Fields)
 	if fields == nil {
 		fields = map[desk.Field]base{}
 	}
 	for f, v := range w.want.Fields {
-		_, based := fields[f]
-		if !based && len(v) > 0 && len(now.Fields[f]) == 0 && f.Points() != desk.Ticket && (now.Touched == nil || now.Touched[f]) {
+		b, based := fields[f]
+		switch t := now.Fields[f].Digest(); {
+		case t == v.Digest(), f.Points() == desk.Ticket, f == desk.Started, f == desk.Resolved, based && t == b.tgt():
+		case !based && t == "" && now.Touched != nil && !now.Touched[f]: // never written
+		default:
 			fields[f] = base{Src: "unknown", Tgt: "unknown", Ask: true}
 		}
 	}
