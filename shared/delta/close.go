@@ -95,6 +95,9 @@ const Pause = 200 * time.Millisecond
 // troubled writes down that a run waits for a desk that does not answer or lets nobody in, and returns the error.
 func (e *Engine) troubled(ctx context.Context, run Run, err error) error {
 	e.heed(err)
+	if errors.Is(err, ErrStale) {
+		return err // another process does the same step
+	}
 	switch desk.Class(err) {
 	case desk.ErrUnauthorized, desk.ErrTransient, desk.ErrThrottled:
 		if ctx.Err() == nil {

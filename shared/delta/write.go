@@ -858,6 +858,9 @@ func (e *Engine) rebase(w *work, m merge3, after desk.Record, merged bool) {
 			continue
 		}
 		b := newBase(v.Digest(), after.Fields[f].Digest())
+		if old, ok := old[f]; ok && after.Touched[f] && m.Apply[f] == nil && !accept[f] {
+			b = old // people changed it while we were writing something else
+		}
 		b.Kept = accept[f] && slices.Contains(m.Kept, f)
 		w.row.Fields[f] = b
 	}

@@ -110,6 +110,11 @@ func (o *oracle) ticket(s *record) {
 		return
 	}
 	t := all[len(all)-1] // where a person said: create it again, the later one counts
+	for _, d := range o.decisionsOn(s.ref, "") {
+		if x := w.dst.records[desk.Ref{Kind: desk.Ticket, ID: d.value}]; d.choice == delta.ChooseLink && x != nil {
+			t = x // a person said so
+		}
+	}
 	if !t.live() && w.recreated[s.ref] == 0 && len(live) > 0 {
 		t = live[0]
 	}
@@ -247,6 +252,10 @@ func (o *oracle) field(s, t *record, f desk.Field, h delta.Held) string {
 			w.occur("end/kept") // a ledger of an earlier day cannot tell that the tag is our own
 			return ""
 		}
+		if policy == delta.TargetWins && slices.ContainsFunc(ds, func(d decided) bool { return d.choice == delta.ChooseTarget }) {
+			w.occur("end/target wins") // a person left it to the target, and there it stays
+			return ""
+		}
 		if policy == delta.TargetWins && w.restored {
 			w.occur("end/target wins") // a ledger of an earlier day cannot tell that it is our own
 			return ""
@@ -317,6 +326,9 @@ func (o *oracle) thread(s, t *record, h delta.Held) {
 		}
 	}
 	for m, is := range at {
+		if len(t.now().aliases) > 0 && (w.mig.OnMerged != delta.Mirror || !w.dst.t.merger) {
+			continue // both tickets had it, as in the source, and the target's people merged them
+		}
 		if len(is) > 1 && w.recreated[s.ref] == 0 && (w.dst.t.markers || len(w.recreated) == 0) {
 			w.violate("doubled", "entry %s is %d times in target %s of %s", m, len(is), t.ref.ID, s.ref)
 		}
@@ -490,7 +502,7 @@ func (o *oracle) excuse(s, t *record, f desk.Field, prev, e edit) string {
 	was := ""
 	for _, x := range changesOf(t, f) {
 		if x.by == migration && x.no < prev.no {
-			was = x.val
+			was = o.untagged(x.val)
 		}
 	}
 	for _, x := range t.hist[f] {
@@ -514,10 +526,22 @@ func (o *oracle) excuse(s, t *record, f desk.Field, prev, e edit) string {
 	if !w.dst.t.lock && prev.at.After(e.seen) {
 		return "race" // this desk cannot be asked to write only what nobody has touched
 	}
+	for _, h := range t.hist {
+		for _, x := range h {
+			if near := prev.at.Sub(x.at); x.by == migration && near >= 0 && near < 5*time.Second && !w.dst.t.touched && !w.dst.t.lock {
+				return "race" // right after a write of ours, like an automation, on a desk that does not tell who it was
+			}
+		}
+	}
 	if d := w.dst.t; !d.tells && !d.touched && !prev.at.After(e.seen) && prev.at.Sub(t.madeAt) < 10*time.Second {
 		return "race" // between a create and the reading after it, on a desk that tells neither what it made nor who changed it
 	}
 	return ""
+}
+
+// untagged is a set of tags without the one that policies set.
+func (o *oracle) untagged(v string) string {
+	return text(slices.DeleteFunc(strings.Split(v, "|"), func(t string) bool { return t == o.w.mig.EventTag }))
 }
 
 func (o *oracle) norm(f desk.Field, v string) string {
@@ -537,10 +561,10 @@ func (o *oracle) sourceAt(s *record, f desk.Field, no int) string {
 	return v
 }
 
-// changedSince tells whether a ticket of the source changed after a moment.
+// changedSince tells whether a ticket of the source says something else now than at a moment.
 func (o *oracle) changedSince(s *record, no int) bool {
-	for _, h := range s.hist {
-		if slices.ContainsFunc(h, func(e edit) bool { return e.no > no && e.val != e.old }) {
+	for f := range s.hist {
+		if o.sourceAt(s, f, no) != text(s.now().fields[f]) {
 			return true
 		}
 	}

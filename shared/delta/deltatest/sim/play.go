@@ -197,6 +197,7 @@ func (w *world) planner(p *proc, t *task) {
 				return
 			case err != nil:
 				w.say("start: %v", err)
+				t.again++ // it may have begun all the same
 				p.sleep(time.Duration(20+w.roll.IntN(40)) * time.Second)
 				continue
 			}
@@ -322,6 +323,7 @@ func (w *world) decide(ctx context.Context, e *delta.Engine, r *rand.Rand) error
 			if d.Choice, d.Value = w.look(h); d.Choice == delta.ChooseCreate {
 				w.recreated[h.Ref]++
 			}
+			taken.value = text(d.Value)
 		case len(h.Fields) > 0:
 			f := one(r, h.Fields)
 			field = f.Field
