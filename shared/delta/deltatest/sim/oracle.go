@@ -111,7 +111,7 @@ func (o *oracle) ticket(s *record) {
 	}
 	t := all[len(all)-1] // where a person said: create it again, the later one counts
 	for _, d := range o.decisionsOn(s.ref, "") {
-		if x := w.dst.records[desk.Ref{Kind: desk.Ticket, ID: d.value}]; d.choice == delta.ChooseLink && x != nil {
+		if x := w.dst.records[desk.Ref{Kind: desk.Ticket, ID: d.value}]; d.choice == delta.ChooseLink && x != nil && x.source == s.ref {
 			t = x // a person said so
 		}
 	}
@@ -271,9 +271,9 @@ func (o *oracle) field(s, t *record, f desk.Field, h delta.Held) string {
 	return "nobody ever set it"
 }
 
-// sourceMoved tells whether the source changed the field after a moment.
+// sourceMoved tells whether the source says something else in the field now than at a moment.
 func (o *oracle) sourceMoved(s *record, f desk.Field, no int) bool {
-	return slices.ContainsFunc(s.hist[f], func(e edit) bool { return e.no > no && e.val != e.old })
+	return o.sourceAt(s, f, no) != text(s.now().fields[f])
 }
 
 // links looks whether what a ticket refers to is drawn in the target as far as it is there.
@@ -294,7 +294,7 @@ func (o *oracle) links(s, t *record) {
 			continue
 		}
 		other = w.src.survivor(other)
-		if h := o.held[other.ref]; other == s || !other.live() || h.Doubt != "" || h.Gone {
+		if h := o.held[other.ref]; other == s || !other.live() || other.now().spam || h.Doubt != "" || h.Gone {
 			continue
 		}
 		var there []string

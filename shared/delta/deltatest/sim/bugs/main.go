@@ -54,6 +54,6 @@ func try(ctx context.Context, runs int, only string) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	return hunt(ctx, os.Stdout, dir, chosen, runs)
 }
