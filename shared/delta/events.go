@@ -572,7 +572,9 @@ func (e *Engine) holdsOthers(w *work, now desk.Record) bool {
 	for _, en := range w.rec.Entries { // of which a writer who was cut off may have brought some
 		ours[e.marker(en.ID)] = true
 	}
-	return slices.ContainsFunc(now.Entries, func(en desk.Entry) bool { return en.Marker != "" && !ours[en.Marker] })
+	return slices.ContainsFunc(now.Entries, func(en desk.Entry) bool {
+		return en.Marker != "" && !ours[en.Marker] && !isNote(strings.TrimPrefix(en.Marker, e.marker("")))
+	})
 }
 
 // rehearse says what carryOut would do, and writes nothing, neither to the desks nor to the ledger.

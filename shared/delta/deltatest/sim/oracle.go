@@ -109,6 +109,10 @@ func (o *oracle) ticket(s *record) {
 		w.violate("lost", "%s never arrived", s.ref)
 		return
 	}
+	if w.recreated[s.ref] > 1 {
+		w.occur("end/made again and again") // a person wanted several, and which one counts is theirs to know
+		return
+	}
 	t := all[len(all)-1] // where a person said: create it again, the later one counts
 	for _, d := range o.decisionsOn(s.ref, "") {
 		if x := w.dst.records[desk.Ref{Kind: desk.Ticket, ID: d.value}]; d.choice == delta.ChooseLink && x != nil && x.source == s.ref {
@@ -248,6 +252,10 @@ func (o *oracle) field(s, t *record, f desk.Field, h delta.Held) string {
 		}
 		return "both sides changed it, and nobody was asked"
 	case migration:
+		if len(t.now().aliases) > 0 && !w.dst.t.lock {
+			w.occur("end/race") // two tickets of ours that the target's people made one, on a desk without locks
+			return ""
+		}
 		if w.restored && f == desk.Tags && strings.Contains(got, w.mig.EventTag) {
 			w.occur("end/kept") // a ledger of an earlier day cannot tell that the tag is our own
 			return ""
@@ -499,6 +507,11 @@ func (o *oracle) excuse(s, t *record, f desk.Field, prev, e edit) string {
 			return "decision"
 		}
 	}
+	for _, d := range o.decisionsOn(s.ref, f) {
+		if d.no > prev.no && d.no < e.no && d.choice != delta.ChooseTarget && o.norm(f, d.value) == prev.val {
+			return "decision" // it had become the decided value
+		}
+	}
 	was := ""
 	for _, x := range changesOf(t, f) {
 		if x.by == migration && x.no < prev.no {
@@ -526,11 +539,9 @@ func (o *oracle) excuse(s, t *record, f desk.Field, prev, e edit) string {
 	if !w.dst.t.lock && prev.at.After(e.seen) {
 		return "race" // this desk cannot be asked to write only what nobody has touched
 	}
-	for _, h := range t.hist {
-		for _, x := range h {
-			if near := prev.at.Sub(x.at); x.by == migration && near >= 0 && near < 5*time.Second && !w.dst.t.touched && !w.dst.t.lock {
-				return "race" // right after a write of ours, like an automation, on a desk that does not tell who it was
-			}
+	for _, at := range append(slices.Clone(t.wrote), t.madeAt) {
+		if !w.dst.t.touched && prev.at.Sub(at).Abs() < 5*time.Second {
+			return "race" // around a write of ours, like an automation, on a desk that does not tell who it was
 		}
 	}
 	if d := w.dst.t; !d.tells && !d.touched && !prev.at.After(e.seen) && prev.at.Sub(t.madeAt) < 10*time.Second {

@@ -221,12 +221,15 @@ func bugs() []bug {
 		{
 			"limit-is-an-attempt", 11, "waiting for a limit counts as an attempt", sorts("miscounted"),
 			[]change{engine("dispose.go",
-				`return verdict{act: giveBack, delay: d}`,
-				`if attempt < maxAttempts { return verdict{act: tryAgain, delay: d} }`)},
+				`return verdict{act: giveBack, delay: rest(err)}`,
+				`if attempt < maxAttempts { return verdict{act: tryAgain, delay: rest(err)} }`)},
 		},
 		{
 			"does-not-wait", 11, "a desk that asks for a pause is asked again at once", sorts("stuck"),
-			[]change{engine("dispose.go", `return verdict{act: giveBack, delay: d}`, `return verdict{act: giveBack, delay: min(d, time.Second)}`)},
+			[]change{
+				engine("dispose.go", `return verdict{act: giveBack, delay: rest(err)}`, `return verdict{act: giveBack, delay: time.Second}`),
+				engine("dispose.go", `until := e.Now().Add(rest(err))`, `until := e.Now().Add(time.Second)`),
+			},
 		},
 
 		// 12: it ends.
