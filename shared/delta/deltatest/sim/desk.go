@@ -100,7 +100,7 @@ type record struct {
 	read     map[*proc]time.Time // when each process last read it
 	touched  map[desk.Field]bool
 	wrote    []time.Time // when the migration wrote to it
-	goneNo   int // when it was deleted last, by the number of what happens
+	goneNo   int         // when it was deleted last, by the number of what happens
 }
 
 func (r *record) goneAt() int { return r.goneNo }
