@@ -314,6 +314,9 @@ func (e *Engine) prepare(ctx context.Context, w *work) error {
 			return err
 		}
 	}
+	if e.behind(w) {
+		return fmt.Errorf("read %s: %w", w.ref, errNotYet) // another reading has shown more
+	}
 	if rec.Event == desk.Deleted || rec.Event == desk.Spam {
 		if err := e.eventOf(ctx, w); err != nil {
 			return err
@@ -368,6 +371,29 @@ func (e *Engine) prepare(ctx context.Context, w *work) error {
 		w.later = CreateOnly
 	}
 	return nil
+}
+
+// behind tells whether the reading may be older than one that has been carried out: a source with a lag may answer from a
+// replica that is behind the one it answered from before. Versions that the source's stamps do not tell apart are taken only
+// when no replica can be behind any more.
+func (e *Engine) behind(w *work) bool {
+	had, got := w.row.Stamp, w.rec.Stamp
+	switch lag := e.SourceSide.ListLag; {
+	case lag == 0 || w.rec.Ref != w.ref:
+		return false
+	case got.Before(had):
+		return true
+	case got.Seq == 0 && got.At.Equal(had.At):
+		return !w.rec.Began.After(got.At.Add(e.SourceSide.StampResolution + lag))
+	}
+	return false
+}
+
+// saw keeps the stamp of the reading that is carried out.
+func (r *ledgerRow) saw(w *work) {
+	if w.rec.Ref == w.ref && r.Stamp.Before(w.rec.Stamp) {
+		r.Stamp = w.rec.Stamp
+	}
 }
 
 // waitedOut tells whether this run has looked for a record as often as it looks for any, for longer than the source may be

@@ -205,6 +205,8 @@ type ledgerRow struct {
 	Claim *claim `json:"claim,omitempty"`
 	// Began is when the last reading that was carried out began, on the source's clock.
 	Began time.Time `json:"began,omitzero"`
+	// Stamp is the newest that a reading had which was carried out, or was about to be.
+	Stamp desk.Stamp `json:"stamp,omitzero"`
 	// Digest of the mapped and resolved record as last carried out; Rules of the mapping it went through.
 	Digest string `json:"digest,omitempty"`
 	Rules  string `json:"rules,omitempty"`

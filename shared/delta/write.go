@@ -105,6 +105,7 @@ func (e *Engine) targetRef(w *work) desk.Ref { return desk.Ref{Kind: w.ref.Kind,
 func (e *Engine) claim(ctx context.Context, w *work, intent map[desk.Field]base) error {
 	row := w.row
 	row.Digest = "" // from here on the target may be something else
+	row.saw(w)
 	now := e.Now().UTC()
 	row.Claim = &claim{
 		By: e.NewID(), Session: e.Session, At: now, Create: row.Target == "", Intent: intent, Adds: w.doubtful(), Puts: w.puts, Answered: w.answered(),
@@ -178,6 +179,13 @@ func (e *Engine) release(ctx context.Context, w *work, cause error) error {
 // that tells the next one to look first.
 func (e *Engine) doubt(ctx context.Context, w *work, cause error) error {
 	return e.unclaim(ctx, w, cause, e.Now().Add(e.TargetSide.Settle+e.TargetSide.FindLag+e.Skew))
+}
+
+// unseen leaves the claim standing, free for the next one, where a write succeeded and could not be read back: what the claim
+// intends is all that tells our own values from those of the target's people.
+func (e *Engine) unseen(ctx context.Context, w *work, cause error) error {
+	w.adds = nil
+	return e.unclaim(ctx, w, fmt.Errorf("read back target %s of %s: %w", w.row.Target, w.ref, cause), e.Now())
 }
 
 func (e *Engine) unclaim(ctx context.Context, w *work, cause error, until time.Time) error {
@@ -396,7 +404,11 @@ func (e *Engine) create(ctx context.Context, w *work) (desk.Record, error) {
 	if now == nil {
 		r, err := e.Target.Read(ctx, e.targetRef(w))
 		if err != nil {
-			return desk.Record{}, e.release(ctx, w, fmt.Errorf("read back target %s of %s: %w", w.row.Target, w.ref, err))
+			w.row.Claim.Intent = map[desk.Field]base{}
+			for f, v := range w.want.Fields {
+				w.row.Claim.Intent[f] = newBase(v.Digest(), v.Digest())
+			}
+			return desk.Record{}, e.unseen(ctx, w, err)
 		}
 		now = &r
 	}
@@ -523,9 +535,9 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 	if err != nil {
 		return e.release(ctx, w, err) // a merge that is open is seen by the next one
 	}
-	// What our own merge has moved (desks unite the people of both tickets) nobody else has changed.
+	// What our own merge has moved (desks unite tags and the people of both tickets) nobody else has changed.
 	for f, b := range w.row.Fields {
-		if d := now.Fields[f].Digest(); d != b.tgt() && before.Fields[f].Digest() == b.tgt() {
+		if d := now.Fields[f].Digest(); f.IsSet() && !now.Touched[f] && d != b.tgt() && before.Fields[f].Digest() == b.tgt() {
 			w.row.Fields = maps.Clone(w.row.Fields)
 			w.row.Fields[f] = base{Src: b.Src, Tgt: d, Kept: b.Kept, Event: b.Event}
 		}
@@ -536,6 +548,25 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 	defs, err := e.definitions(ctx)
 	if err != nil {
 		return e.release(ctx, w, err)
+	}
+	missing, err := e.thread(ctx, intake, w, now)
+	if err != nil && w.unanswered {
+		return e.unanswered(ctx, w, err)
+	}
+	if err == nil && w.it.Due == dueMoved {
+		var kept []desk.Loss
+		kept, err = e.keptCopies(ctx, w)
+		w.losses = append(w.losses, kept...)
+	}
+	if err != nil {
+		return e.release(ctx, w, err)
+	}
+	if w.revised {
+		if now, err = e.Target.Read(ctx, e.targetRef(w)); err != nil {
+			return e.release(ctx, w, err)
+		}
+		tags = now.Fields[desk.Tags]
+		now = e.untagged(w, now)
 	}
 	var m merge3
 	switch {
@@ -565,25 +596,6 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 		}
 	}
 	w.held.Fields = m.Held
-	missing, err := e.thread(ctx, intake, w, now)
-	if err != nil && w.unanswered {
-		return e.unanswered(ctx, w, err)
-	}
-	if err == nil && w.it.Due == dueMoved {
-		var kept []desk.Loss
-		kept, err = e.keptCopies(ctx, w)
-		w.losses = append(w.losses, kept...)
-	}
-	if err != nil {
-		return e.release(ctx, w, err)
-	}
-	if w.revised {
-		if now, err = e.Target.Read(ctx, e.targetRef(w)); err != nil {
-			return e.release(ctx, w, err)
-		}
-		tags = now.Fields[desk.Tags]
-		now = e.untagged(w, now)
-	}
 	if merged {
 		w.row.Tag, w.tag = "", "" // its tags are the target's people's
 	} else {
@@ -649,12 +661,12 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 	}
 	if after.Ref.ID == "" {
 		if after, err = e.Target.Read(ctx, e.targetRef(w)); err != nil {
-			return e.release(ctx, w, fmt.Errorf("read back target %s of %s: %w", w.row.Target, w.ref, err))
+			return e.unseen(ctx, w, err)
 		}
 	}
 	w.adds = nil
 	e.noteShown(w, after)
-	e.rebase(w, m, e.untagged(w, after), merged)
+	e.rebase(w, m, now, e.untagged(w, after), merged)
 	out := OutUnchanged
 	switch {
 	case !w.held.empty():
@@ -739,8 +751,9 @@ func (e *Engine) tellOurs(w *work, now desk.Record) {
 }
 
 // unclear marks fields that a cut-off writer of ours was about to write and that say neither what it intended nor what they
-// said before: the desk may have written our value its own way, or people may have come in between. A policy that leaves such
-// a field to the target would leave it there for good, so it is asked.
+// said before: the desk may have written our value its own way, or people may have come in between. Either way the source has
+// moved since, also where it says again what it said before. A policy that leaves such a field to the target would leave it
+// there for good, so it is asked.
 func (e *Engine) unclear(w *work, now desk.Record) {
 	fields := maps.Clone(w.row.Fields)
 	if fields == nil {
@@ -750,12 +763,13 @@ func (e *Engine) unclear(w *work, now desk.Record) {
 		t := now.Fields[f].Digest()
 		b, based := fields[f]
 		i, intended := w.before.Intent[f]
+		wins := e.mig.conflict(f) == TargetWins
 		switch {
-		case e.mig.conflict(f) != TargetWins, f == desk.Started, f == desk.Resolved, t == "", t == w.want.Fields[f].Digest():
+		case f == desk.Started, f == desk.Resolved, t == "", t == w.want.Fields[f].Digest():
 		case intended && based && t != i.tgt() && t != b.tgt():
-			b.Ask = true
+			b.Src, b.Ask = "cut off", wins
 			fields[f] = b
-		case !based && (intended || w.before.Create):
+		case wins && !based && (intended || w.before.Create):
 			fields[f] = base{Src: "cut off", Tgt: "cut off", Ask: true}
 		}
 	}
@@ -831,8 +845,8 @@ func (e *Engine) changes(w *work, m merge3, now desk.Record, tags desk.Value, mi
 }
 
 // rebase makes what the target looks like now the base of the next merge: what was read back, not what was sent. Held and
-// kept fields keep the base they had, so that the question stays open.
-func (e *Engine) rebase(w *work, m merge3, after desk.Record, merged bool) {
+// kept fields keep the base they had, so that the question stays open. before is what it looked like when the merge was made.
+func (e *Engine) rebase(w *work, m merge3, before, after desk.Record, merged bool) {
 	old := w.row.Fields
 	w.row.Fields = map[desk.Field]base{}
 	accept := map[desk.Field]bool{}
@@ -858,8 +872,15 @@ func (e *Engine) rebase(w *work, m merge3, after desk.Record, merged bool) {
 			continue
 		}
 		b := newBase(v.Digest(), after.Fields[f].Digest())
-		if old, ok := old[f]; ok && after.Touched[f] && m.Apply[f] == nil && !accept[f] {
-			b = old // people changed it while we were writing something else
+		if was, based := old[f]; after.Touched[f] { // what people did since we looked is not what we left
+			switch {
+			case m.Apply[f] != nil:
+				b = newBase(v.Digest(), m.Apply[f].Digest())
+			case accept[f]:
+				b = newBase(v.Digest(), before.Fields[f].Digest())
+			case based:
+				b = was
+			}
 		}
 		b.Kept = accept[f] && slices.Contains(m.Kept, f)
 		w.row.Fields[f] = b
@@ -899,6 +920,7 @@ func (e *Engine) commit(ctx context.Context, w *work, out Outcome) error {
 	w.done = false
 	w.row.Held, w.row.Gone, w.row.Open, w.row.Unfinished, w.row.Attempts = !w.held.empty(), "", nil, false, nil
 	w.row.Began, w.row.Digest, w.row.Rules = w.rec.Began.UTC(), w.digest, e.rules
+	w.row.saw(w)
 	if w.held.Doubt != "" {
 		// Still in doubt: the claim stays, free for the next one, so that it is looked at again and never simply written.
 		c := *w.row.Claim

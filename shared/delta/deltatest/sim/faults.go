@@ -46,6 +46,12 @@ func (w *world) call(ctx context.Context, d *simDesk, op string, ref desk.Ref) (
 	if w.cur == nil {
 		return o // the operator's own look
 	}
+	w.say("%s %s %s", d.name, op, ref)
+	defer func() {
+		if o.err != nil {
+			w.say("%s %s %s: %v", d.name, op, ref, o.err)
+		}
+	}()
 	switch {
 	case ctx.Err() != nil:
 		return outcome{err: ctx.Err()}

@@ -64,6 +64,7 @@ func seedOf(seed uint64, run int) uint64 { return seed*1_000_003 + uint64(run) }
 func playOne(seed uint64, only []int, loud bool) (w *world) {
 	w = newWorld(seed)
 	w.loud = loud
+	w.say("%+v", w.p)
 	script := newScript(w.p)
 	if only != nil {
 		script = slices.DeleteFunc(script, func(e event) bool { return !slices.Contains(only, e.no) })

@@ -317,7 +317,8 @@ func (o *oracle) links(s, t *record) {
 		if !slices.ContainsFunc(have, func(v string) bool {
 			r := w.dst.records[desk.Ref{Kind: desk.Ticket, ID: v}]
 			// One that was deleted and made again has the links of before until their owners change; verify finds them.
-			return r != nil && (slices.Contains(there, w.dst.survivor(r).ref.ID) || w.src.records[r.source] != nil && w.src.survivor(w.src.records[r.source]) == other)
+			return r != nil && (slices.Contains(there, w.dst.survivor(r).ref.ID) || w.src.records[r.source] != nil && w.src.survivor(w.src.records[r.source]) == other ||
+				slices.ContainsFunc(w.dst.order, func(x *record) bool { return x.source == other.ref && w.dst.survivor(x) == w.dst.survivor(r) }))
 		}) {
 			w.violate("lost", "%s refers to %s, and in the target %s refers to %v, not to %v", s.ref, id, t.ref.ID, have, there)
 		}
@@ -510,6 +511,11 @@ func (o *oracle) excuse(s, t *record, f desk.Field, prev, e edit) string {
 	for _, d := range o.decisionsOn(s.ref, f) {
 		if d.no > prev.no && d.no < e.no && d.choice != delta.ChooseTarget && o.norm(f, d.value) == prev.val {
 			return "decision" // it had become the decided value
+		}
+	}
+	for _, d := range w.decisions {
+		if d.ref == s.ref && d.choice == delta.ChooseLink && d.no > prev.no && d.no < e.no && prev.val == "" {
+			return "decision" // it is this ticket, a person said, and what is empty there is filled in
 		}
 	}
 	was := ""

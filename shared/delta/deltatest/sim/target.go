@@ -153,8 +153,8 @@ func (t *target) Create(ctx context.Context, r desk.Record) (desk.Written, error
 		if d.t.tells {
 			now := d.show(made, *made.now(), true)
 			w.Now = &now
+			d.w.observed(made)
 		}
-		d.w.observed(made)
 		t.trigger(made)
 	}
 	if err := d.w.effect(o, effect); err != nil {
@@ -235,8 +235,8 @@ func (t *target) Apply(ctx context.Context, ref desk.Ref, c desk.Change) (desk.W
 		if d.t.tells {
 			now := d.show(r, *r.now(), true)
 			w.Now = &now
+			d.w.observed(r)
 		}
-		d.w.observed(r)
 		t.trigger(r)
 	}
 	if err := d.w.effect(o, effect); err != nil {
