@@ -110,7 +110,7 @@ func (e *Engine) troubled(ctx context.Context, run Run, err error) error {
 func (e *Engine) save(ctx context.Context, run *Run) error {
 	saved, err := update(ctx, e, e.runKey(run.ID), func(r *Run) error {
 		r.Listed = r.Listed || run.Listed
-		if r.Status == Waiting {
+		if r.Status == Waiting && r.Stop == "" {
 			r.Status, r.Why = Running, ""
 		}
 		return nil

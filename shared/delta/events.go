@@ -63,6 +63,53 @@ func (e *Engine) fence(ctx context.Context, w *work) error {
 	return nil
 }
 
+// lend looks, before a record is created, for creates of its aliases whose answers were lost: what such a ticket holds will be
+// in the record's own when they have been merged, and is not written there as well.
+func (e *Engine) lend(ctx context.Context, w *work) error {
+	f, ok := e.Target.(desk.Finder)
+	if _, can := e.Target.(desk.Merger); !ok || !can || e.mig.OnMerged != Mirror {
+		return nil
+	}
+	for _, id := range w.aliases() {
+		ref := desk.Ref{Kind: w.ref.Kind, ID: id}
+		var row ledgerRow
+		if _, err := e.get(ctx, e.ledgerKey(ref), &row); err != nil {
+			return err
+		}
+		if row.Claim == nil || row.Target != "" || row.Into != "" {
+			continue
+		}
+		ids, err := f.Find(ctx, ref)
+		if err != nil || len(ids) == 0 {
+			if err != nil {
+				return fmt.Errorf("look for %s in the target: %w", ref, err)
+			}
+			continue
+		}
+		there, err := e.Target.Read(ctx, desk.Ref{Kind: w.ref.Kind, ID: ids[0]})
+		if err != nil && !errors.Is(err, desk.ErrNotFound) {
+			return fmt.Errorf("read target %s of %s: %w", ids[0], ref, err)
+		}
+		shown := map[string]desk.Entry{}
+		for _, en := range there.Entries {
+			if en.Marker != "" {
+				shown[en.Marker] = en
+			}
+		}
+		for _, en := range w.want.Entries {
+			t, ok := shown[en.Marker]
+			if _, known := w.known[en.ID]; known || !ok && (err != nil || !slices.Contains(row.Claim.Adds, en.ID)) {
+				continue
+			}
+			w.lent[en.ID] = id
+			if w.known[en.ID] = newEntryRow(en, ""); ok {
+				w.known[en.ID] = foundEntryRow(en, t)
+			}
+		}
+	}
+	return nil
+}
+
 // joint says where the thread of a merged ticket is in the target.
 type joint int
 

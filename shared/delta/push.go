@@ -638,7 +638,7 @@ func (e *Engine) deskDown(ctx context.Context) error {
 // note writes down that a run waits, or no longer does.
 func (e *Engine) note(ctx context.Context, run string, s Status, why string) error {
 	_, err := update(ctx, e, e.runKey(run), func(r *Run) error {
-		if r.Status.Ended() || r.Status == s && r.Why == why {
+		if r.Status.Ended() || r.Stop != "" || r.Status == s && r.Why == why {
 			return errKeep
 		}
 		r.Status, r.Why = s, why

@@ -172,7 +172,7 @@ func (e *Engine) wake(ctx context.Context, run string, arrived desk.Ref) error {
 // ledger row, and the flag is set on the condition that the record has not arrived meanwhile.
 func (e *Engine) await(ctx context.Context, w *work) error {
 	for _, end := range w.waits {
-		k := Key{e.waitPart(end), string(w.ref.Kind) + "/" + keyID(w.ref.ID)}
+		k := Key{e.waitPart(end), w.run.Scope + "/" + string(w.ref.Kind) + "/" + keyID(w.ref.ID)} // in each scope: it may leave one
 		if _, err := update(ctx, e, k, func(r *waitRow) error {
 			if r.Ref == w.ref {
 				return errKeep

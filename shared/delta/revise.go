@@ -22,6 +22,8 @@ type copied struct {
 	sure  bool        // … and would if it were there
 	moved bool        // the source has it in another ticket
 	can   bool        // the target can change it
+	// unsure: the ledger is of an earlier day, and may not know of our last write.
+	unsure bool
 	// answer is what a person decided about it; the zero Decision if nobody did.
 	answer Decision
 }
@@ -56,6 +58,7 @@ type fate struct {
 // It is pure.
 func (p Policies) judge(c copied) fate {
 	k, out := c.known, fate{row: c.known}
+	c.unsure, out.row.Ask = c.unsure || k.Ask, false
 	digest, files, public := taken, "", !k.Private
 	if c.src != nil {
 		digest, files, public = wordsDigest(*c.src), filesDigest(*c.src), c.src.Public
@@ -99,6 +102,9 @@ func (p Policies) judge(c copied) fate {
 	switch {
 	case choice == ChooseSource && c.can && visible != public:
 		turn = true
+	case !flipped && turned && c.unsure && !k.Turned && choice != ChooseTarget:
+		out.row.Ask = true
+		out.ask = append(out.ask, fmt.Sprintf("entry %s and %s differ in who can see them, and a ledger of an earlier day cannot tell whether people or this migration turned it", c.id, there))
 	case !flipped && !turned:
 		out.row.Turned = false
 	case !flipped:
@@ -131,6 +137,9 @@ func (p Policies) judge(c copied) fate {
 		policy = p.OnSplit
 	}
 	switch {
+	case !changed && edited && c.unsure && !k.Left && choice == "" && c.src != nil && c.tgt != nil && !alike(*c.src, *c.tgt):
+		out.row.Ask = true
+		out.ask = append(out.ask, fmt.Sprintf("entry %s and %s say different things, and a ledger of an earlier day cannot tell whether people or this migration wrote that", c.id, there))
 	case !changed && edited: // the target's people did
 		out.theirs, out.row.Left = out.theirs || !k.Left, true
 	case !changed:
@@ -212,7 +221,7 @@ func (e *Engine) compare(w *work, now desk.Record) (add []desk.Entry, copies []c
 	_, can := e.Target.(desk.Reviser)
 	look := func(id string, src *desk.Entry) copied {
 		k := w.known[id]
-		c := copied{id: id, known: k, src: src, tgt: byMarker[e.marker(id)], answer: w.heldBefore.entry(id)}
+		c := copied{id: id, known: k, src: src, tgt: byMarker[e.marker(id)], answer: w.heldBefore.entry(id), unsure: w.run.Adopt}
 		if e.TargetSide.EntryMarker == "" {
 			c.tgt = byID[k.Target]
 		} else {

@@ -333,6 +333,8 @@ type entryRow struct {
 	// a policy's or a decision's doing.
 	Left   bool `json:"l,omitempty"`
 	Turned bool `json:"v,omitempty"`
+	// Ask: a ledger of an earlier day could not tell who had the last word in the target; a person is asked.
+	Ask bool `json:"a,omitempty"`
 	// Came: it was in another ticket before, and its moved row tells where copies of it may be.
 	Came bool `json:"c,omitempty"`
 }

@@ -49,11 +49,15 @@ func (e *Engine) carryOut(ctx, intake context.Context, w *work) error {
 	created, adopted := false, false
 	var now desk.Record
 	if w.row.Target == "" {
+		w.row.Entries = nil // of a thread that is no more
 		e.adding(w, w.want.Entries[:min(1, len(w.want.Entries))])
 		if err := e.claim(ctx, w, nil); err != nil {
 			return err
 		}
 		if err := e.fence(ctx, w); err != nil {
+			return e.release(ctx, w, err)
+		}
+		if err := e.forget(ctx, w); err != nil {
 			return e.release(ctx, w, err)
 		}
 		id, how, err := e.find(ctx, w, w.run.Adopted || w.takenOver)
@@ -71,10 +75,10 @@ func (e *Engine) carryOut(ctx, intake context.Context, w *work) error {
 			w.row.Target, w.row.How, adopted = id, how, true
 			w.row.Unfinished = how == "found" && w.takenOver // our own create, whose answer was lost
 		default:
-			if err := e.forget(ctx, w); err != nil {
+			if err := e.gain(ctx, w); err != nil {
 				return e.release(ctx, w, err)
 			}
-			if err := e.gain(ctx, w); err != nil {
+			if err := e.lend(ctx, w); err != nil {
 				return e.release(ctx, w, err)
 			}
 			if now, err = e.create(ctx, w); err != nil {
@@ -956,16 +960,32 @@ func (e *Engine) commit(ctx context.Context, w *work, out Outcome) error {
 	return nil
 }
 
-// forget drops the memory of a thread that is no more, before another target record takes its place.
+// forget drops the memory of a thread that is no more, before another target record takes its place. The claim that is about
+// to be written, or was, has none of it.
 func (e *Engine) forget(ctx context.Context, w *work) error {
-	if w.chunks == 0 && len(w.row.Entries) == 0 {
+	if w.chunks == 0 && len(w.known) == 0 {
 		return nil
 	}
 	if err := e.forgetChunks(ctx, w.ref); err != nil {
 		return err
 	}
-	w.row.Entries = nil
+	w.row.Entries, w.fresh = nil, nil
 	return e.loadEntries(ctx, w)
+}
+
+// leaveTarget claims the row for another target record in place of one that is no more: first the row no longer names that
+// one nor its thread, then the rest of that memory goes. Whoever is cut off in between leaves an open create behind.
+func (e *Engine) leaveTarget(ctx context.Context, w *work) error {
+	w.row.Target, w.row.How, w.row.Fields, w.row.Tag, w.row.Began = "", "", nil, "", time.Time{}
+	w.row.Entries, w.fresh = nil, nil
+	e.adding(w, w.want.Entries[:min(1, len(w.want.Entries))])
+	if err := e.ensure(ctx, w, nil); err != nil {
+		return err
+	}
+	if err := e.forget(ctx, w); err != nil {
+		return e.release(ctx, w, err)
+	}
+	return nil
 }
 
 func (e *Engine) forgetChunks(ctx context.Context, ref desk.Ref) error {
@@ -974,12 +994,12 @@ func (e *Engine) forgetChunks(ctx context.Context, ref desk.Ref) error {
 
 // instead goes on with another target record, of which nothing is known.
 func (e *Engine) instead(ctx context.Context, w *work, target, how string) error {
-	w.row.Target, w.row.How, w.row.Fields, w.row.Began = target, how, nil, time.Time{}
-	if err := e.ensure(ctx, w, nil); err != nil {
+	if err := e.leaveTarget(ctx, w); err != nil {
 		return err
 	}
-	if err := e.forget(ctx, w); err != nil {
-		return e.release(ctx, w, err)
+	w.row.Target, w.row.How, w.adds = target, how, nil
+	if err := e.ensure(ctx, w, nil); err != nil {
+		return err
 	}
 	now, err := e.Target.Read(ctx, e.targetRef(w))
 	if err != nil {
@@ -1016,13 +1036,8 @@ func (e *Engine) gone(ctx context.Context, w *work) error {
 	}
 	switch policy {
 	case RecreateGone:
-		// The claim becomes one to create before anything is created, and the memory of the old thread goes with it.
-		w.row.Target, w.row.Fields, w.row.Tag, w.row.Began = "", nil, "", time.Time{}
-		if err := e.ensure(ctx, w, nil); err != nil {
+		if err := e.leaveTarget(ctx, w); err != nil {
 			return err
-		}
-		if err := e.forget(ctx, w); err != nil {
-			return e.release(ctx, w, err)
 		}
 		now, err := e.create(ctx, w)
 		if err != nil {

@@ -318,7 +318,10 @@ func (o *oracle) links(s, t *record) {
 			r := w.dst.records[desk.Ref{Kind: desk.Ticket, ID: v}]
 			// One that was deleted and made again has the links of before until their owners change; verify finds them.
 			return r != nil && (slices.Contains(there, w.dst.survivor(r).ref.ID) || w.src.records[r.source] != nil && w.src.survivor(w.src.records[r.source]) == other ||
-				slices.ContainsFunc(w.dst.order, func(x *record) bool { return x.source == other.ref && w.dst.survivor(x) == w.dst.survivor(r) }))
+				slices.ContainsFunc(w.dst.order, func(x *record) bool {
+					s := w.src.records[x.source]
+					return s != nil && w.src.survivor(s) == other && w.dst.survivor(x) == w.dst.survivor(r)
+				}))
 		}) {
 			w.violate("lost", "%s refers to %s, and in the target %s refers to %v, not to %v", s.ref, id, t.ref.ID, have, there)
 		}
@@ -405,7 +408,7 @@ func (o *oracle) elsewhere(s *record, all []*record) {
 			return
 		}
 		if end.now().gone {
-			continue
+			break // what was there before it (a create whose answer was lost) is not where the ticket went on
 		}
 		w.occur("end/merged by the target's people")
 		at := map[string]int{}
@@ -578,6 +581,11 @@ func (o *oracle) sourceAt(s *record, f desk.Field, no int) string {
 	return v
 }
 
+// arrived tells whether a ticket of the source is in the target.
+func (o *oracle) arrived(s *record) bool {
+	return slices.ContainsFunc(o.w.dst.order, func(t *record) bool { return t.source == s.ref && t.live() })
+}
+
 // changedSince tells whether a ticket of the source says something else now than at a moment.
 func (o *oracle) changedSince(s *record, no int) bool {
 	for f := range s.hist {
@@ -617,6 +625,8 @@ func (o *oracle) ended(ctx context.Context, e *delta.Engine) {
 			}
 			if s := w.src.records[desk.Ref{Kind: desk.Ticket, ID: part[strings.LastIndex(part, "/")+1:]}]; (w.restored || !w.dst.t.markers) && s != nil && !s.live() {
 				continue // it was gone before the ledger came back, and nothing lists it any more
+			} else if s != nil && s.now().into != "" && !o.arrived(w.src.survivor(s)) {
+				continue // it lives on in one that people of the target deleted
 			}
 			if l.Claim != nil && !l.Held {
 				w.violate("stuck", "ledger row %s is still claimed at the end", part)

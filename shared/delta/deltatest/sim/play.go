@@ -197,7 +197,7 @@ func (w *world) planner(p *proc, t *task) {
 				return
 			case err != nil:
 				w.say("start: %v", err)
-				t.again++ // it may have begun all the same
+				t.again = max(t.again, 2) // it may have begun all the same
 				p.sleep(time.Duration(20+w.roll.IntN(40)) * time.Second)
 				continue
 			}
