@@ -290,6 +290,7 @@ func (e *Engine) prepare(ctx context.Context, w *work) error {
 		return nil
 	}
 	rec, err := e.Source.Read(ctx, w.ref)
+	shown := err == nil
 	if errors.Is(err, desk.ErrNotFound) && w.it.Event == desk.Deleted {
 		rec, err = desk.Record{Ref: w.ref, Event: desk.Deleted, Stamp: w.it.Stamp, Began: w.it.Stamp.At}, nil
 	}
@@ -314,7 +315,7 @@ func (e *Engine) prepare(ctx context.Context, w *work) error {
 			return err
 		}
 	}
-	if e.behind(w) {
+	if shown && e.behind(w) {
 		return fmt.Errorf("read %s: %w", w.ref, errNotYet) // another reading has shown more
 	}
 	if rec.Event == desk.Deleted || rec.Event == desk.Spam {

@@ -465,23 +465,31 @@ func (e *Engine) noteEntries(w *work, written desk.Written, thread []desk.Entry)
 
 // noteByTime recognises entries in a target that shows no markers and keeps times: what people write there has the time at
 // which they wrote it, so an entry that says the same and carries the time that the source knows is ours. Each stands for one.
+// A ledger of an earlier day may not know either what the source said when it was copied: then the time has to do, and
+// somebody is asked about the words.
 func (w *work) noteByTime(thread []desk.Entry) {
 	used := map[string]bool{}
 	for _, k := range w.known {
 		used[k.Target] = true
 	}
-	for _, en := range w.want.Entries {
-		if _, known := w.known[en.ID]; known {
-			continue
-		}
-		for _, t := range thread {
-			same := t.At.Truncate(time.Second).Equal(en.At.Truncate(time.Second)) || strings.Contains(en.ID, "/") // a note of ours
-			if same && !used[t.ID] && alike(en, t) {
-				used[t.ID] = true
-				w.remember(en.ID, foundEntryRow(en, t))
-				break
+	match := func(is func(en, t desk.Entry) bool, row func(en, t desk.Entry) entryRow) {
+		for _, en := range w.want.Entries {
+			if _, known := w.known[en.ID]; known {
+				continue
+			}
+			for _, t := range thread {
+				if !used[t.ID] && is(en, t) {
+					used[t.ID] = true
+					w.remember(en.ID, row(en, t))
+					break
+				}
 			}
 		}
+	}
+	same := func(en, t desk.Entry) bool { return t.At.Truncate(time.Second).Equal(en.At.Truncate(time.Second)) }
+	match(func(en, t desk.Entry) bool { return alike(en, t) && (same(en, t) || isNote(en.ID)) }, foundEntryRow)
+	if w.run.Adopt {
+		match(same, func(en, t desk.Entry) entryRow { return newEntryRow(en, t.ID) })
 	}
 }
 

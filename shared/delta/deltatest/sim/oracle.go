@@ -536,6 +536,9 @@ func (o *oracle) excuse(s, t *record, f desk.Field, prev, e edit) string {
 	if was == prev.val {
 		return "they had put it back"
 	}
+	if !w.dst.t.touched && was == e.val && slices.ContainsFunc(changesOf(t, f), func(x edit) bool { return x.by == migration && x.no < prev.no && x.val == prev.val }) {
+		return "race" // they put back what was there before a write whose answer was lost: this desk does not tell it from one that never arrived
+	}
 	// Both sides had come to say the same.
 	if o.mapped(f, o.sourceAt(s, f, prev.no)) == prev.val {
 		return "both said the same"
