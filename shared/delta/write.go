@@ -625,7 +625,9 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 		e.adding(w, todo[0].Entries)
 		intent := map[desk.Field]base{}
 		for f, v := range m.Apply {
-			intent[f] = newBase(w.want.Fields[f].Digest(), v.Digest())
+			b := newBase(w.want.Fields[f].Digest(), v.Digest())
+			b.Theirs = now.Touched[f]
+			intent[f] = b
 		}
 		if err := e.ensure(ctx, w, intent); err != nil { // from here on a cut-off goes on instead of looking
 			return err
@@ -724,7 +726,8 @@ func (e *Engine) doubted(w *work, missing []desk.Entry) []desk.Entry {
 // tellOurs finds out which fields and entries of the target are as a cut-off writer of ours left them, so that its half-done
 // work is not taken for the work of people: those that say what it intended, and fields in which, as the desk says, nobody
 // else had the last word (a desk may move fields by itself when an entry arrives). They become a base that only the source
-// has left. Of an entry that was about to be revised whatever it says is taken for ours: a desk may write it its own way.
+// has left. A desk that does not tell who had the last word cannot tell either that people put back what was there before a
+// write of ours whose answer was lost: there it is written again. Of an entry that was about to be revised whatever it says is taken for ours: a desk may write it its own way.
 func (e *Engine) tellOurs(w *work, now desk.Record) {
 	fields := maps.Clone(w.row.Fields)
 	if fields == nil {
@@ -733,8 +736,15 @@ func (e *Engine) tellOurs(w *work, now desk.Record) {
 	others := w.ref.Kind == desk.Ticket && e.holdsOthers(w, now) // what was put back there for them is not known here
 	ours := map[desk.Field]bool{}
 	for f, b := range w.before.Intent {
-		if now.Fields[f].Digest() == b.tgt() {
+		theirs, t := b.Theirs, now.Fields[f].Digest()
+		b.Theirs = false
+		switch {
+		case t == b.tgt():
 			fields[f], ours[f], w.recovered = b, true, true
+		case now.Touched[f] && !theirs && t == fields[f].tgt() && t != w.want.Fields[f].Digest():
+			// It took effect, and people put back what was there; or it did not, and they tried something. Somebody has to say.
+			fields[f] = base{Src: "cut off", Tgt: "cut off", Ask: true}
+			ours[f] = true
 		}
 	}
 	for f := range w.want.Fields {

@@ -338,7 +338,7 @@ func (o *oracle) thread(s, t *record, h delta.Held) {
 		}
 	}
 	for m, is := range at {
-		if len(t.now().aliases) > 0 && (w.mig.OnMerged != delta.Mirror || !w.dst.t.merger) {
+		if len(t.now().aliases) > 0 && (w.mig.OnMerged != delta.Mirror || !w.dst.t.merger || o.wandered(strings.TrimPrefix(m, "acme/"))) {
 			continue // both tickets had it, as in the source, and the target's people merged them
 		}
 		if len(is) > 1 && w.recreated[s.ref] == 0 && (w.dst.t.markers || len(w.recreated) == 0) {
@@ -521,10 +521,10 @@ func (o *oracle) excuse(s, t *record, f desk.Field, prev, e edit) string {
 			return "decision" // it is this ticket, a person said, and what is empty there is filled in
 		}
 	}
-	was := ""
+	was, ours := "", edit{}
 	for _, x := range changesOf(t, f) {
 		if x.by == migration && x.no < prev.no {
-			was = o.untagged(x.val)
+			was, ours = o.untagged(x.val), x
 		}
 	}
 	for _, x := range t.hist[f] {
@@ -536,7 +536,7 @@ func (o *oracle) excuse(s, t *record, f desk.Field, prev, e edit) string {
 	if was == prev.val {
 		return "they had put it back"
 	}
-	if !w.dst.t.touched && was == e.val && slices.ContainsFunc(changesOf(t, f), func(x edit) bool { return x.by == migration && x.no < prev.no && x.val == prev.val }) {
+	if !w.dst.t.touched && !w.heard[ours.no] && slices.ContainsFunc(changesOf(t, f), func(x edit) bool { return x.by == migration && x.no < prev.no && x.val == prev.val }) {
 		return "race" // they put back what was there before a write whose answer was lost: this desk does not tell it from one that never arrived
 	}
 	// Both sides had come to say the same.
@@ -587,6 +587,19 @@ func (o *oracle) sourceAt(s *record, f desk.Field, no int) string {
 // arrived tells whether a ticket of the source is in the target.
 func (o *oracle) arrived(s *record) bool {
 	return slices.ContainsFunc(o.w.dst.order, func(t *record) bool { return t.source == s.ref && t.live() })
+}
+
+// wandered tells whether an entry has been in more than one ticket of the source.
+func (o *oracle) wandered(id string) bool {
+	in := 0
+	for _, s := range o.w.src.order {
+		if slices.ContainsFunc(s.versions, func(v version) bool {
+			return slices.ContainsFunc(v.entries, func(en entry) bool { return en.id == id })
+		}) {
+			in++
+		}
+	}
+	return in > 1
 }
 
 // changedSince tells whether a ticket of the source says something else now than at a moment.

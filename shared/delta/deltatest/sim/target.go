@@ -108,7 +108,7 @@ func (t *target) content(ctx context.Context, es []desk.Entry) ([]entry, error) 
 func (t *target) add(v *version, es []entry, w *desk.Written) {
 	for _, e := range es {
 		e.id = t.d.newID()
-		if !t.d.t.times {
+		if !t.d.t.times && !t.d.t.markers { // else the header line, which has the marker, tells the time
 			e.at = t.d.clock().Truncate(time.Second)
 		}
 		e.files = slices.Clone(e.files)
