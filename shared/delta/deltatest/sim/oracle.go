@@ -338,7 +338,7 @@ func (o *oracle) thread(s, t *record, h delta.Held) {
 		}
 	}
 	for m, is := range at {
-		if len(t.now().aliases) > 0 && (w.mig.OnMerged != delta.Mirror || !w.dst.t.merger || o.wandered(strings.TrimPrefix(m, "acme/"))) {
+		if len(t.now().aliases) > 0 && (w.mig.OnMerged != delta.Mirror || !w.dst.t.merger || w.wandered[strings.TrimPrefix(m, "acme/")]) {
 			continue // both tickets had it, as in the source, and the target's people merged them
 		}
 		if len(is) > 1 && w.recreated[s.ref] == 0 && (w.dst.t.markers || len(w.recreated) == 0) {
@@ -587,19 +587,6 @@ func (o *oracle) sourceAt(s *record, f desk.Field, no int) string {
 // arrived tells whether a ticket of the source is in the target.
 func (o *oracle) arrived(s *record) bool {
 	return slices.ContainsFunc(o.w.dst.order, func(t *record) bool { return t.source == s.ref && t.live() })
-}
-
-// wandered tells whether an entry has been in more than one ticket of the source.
-func (o *oracle) wandered(id string) bool {
-	in := 0
-	for _, s := range o.w.src.order {
-		if slices.ContainsFunc(s.versions, func(v version) bool {
-			return slices.ContainsFunc(v.entries, func(en entry) bool { return en.id == id })
-		}) {
-			in++
-		}
-	}
-	return in > 1
 }
 
 // changedSince tells whether a ticket of the source says something else now than at a moment.

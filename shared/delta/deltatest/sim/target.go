@@ -397,6 +397,9 @@ func (d *simDesk) join(a, b *record) {
 		return
 	}
 	moved := a.now().entries
+	for _, en := range moved {
+		d.w.wandered[en.id] = true
+	}
 	aliases := append([]string{a.ref.ID}, a.now().aliases...)
 	d.change(a, desk.Merged, b.ref.ID, func(v *version) { v.into = b.ref.ID; v.entries = nil })
 	d.change(b, desk.Changed, "", func(v *version) {
