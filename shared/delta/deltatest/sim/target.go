@@ -398,7 +398,7 @@ func (d *simDesk) join(a, b *record) {
 	}
 	moved := a.now().entries
 	for _, en := range moved {
-		d.w.wandered[en.id] = true
+		d.w.wandered[en.id] = d == d.w.src || d.w.wandered[en.id]
 	}
 	aliases := append([]string{a.ref.ID}, a.now().aliases...)
 	d.change(a, desk.Merged, b.ref.ID, func(v *version) { v.into = b.ref.ID; v.entries = nil })
