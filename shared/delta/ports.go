@@ -49,9 +49,9 @@ type Row struct {
 }
 
 // Rows is the table. Every call is one request to one row (or page of rows) with one condition: what DynamoDB can do with a
-// single conditional write. There are no transactions and no scan. A call that returned has been made durable; a call that
-// returned an error other than ErrStale or ErrNoRow may or may not have taken effect. Safe for concurrent use, also by
-// several processes.
+// single conditional write. There are no transactions. A call that returned has been made durable; a call that returned an
+// error other than ErrStale or ErrNoRow may or may not have taken effect. Safe for concurrent use, also by several
+// processes.
 type Rows interface {
 	// Get returns the row as the last Put left it (a consistent read), or ErrNoRow.
 	Get(ctx context.Context, key Key) (Row, error)
@@ -70,6 +70,15 @@ type Rows interface {
 	// (1 to 1,000) and possibly fewer (consistent reads); more tells whether there are any left, and is never true with no
 	// rows. Prefix and after may be empty.
 	Range(ctx context.Context, part, prefix, after string, limit int) (rows []Row, more bool, err error)
+	// Scan returns the rows whose Part begins with prefix (never empty), whatever their Sort, in no order that anybody may
+	// rely on: at most limit (1 to 1,000) per call and possibly fewer, also none. The first call has an empty from; each
+	// further one, in any process, has the next that the one before returned; an empty next is the end. A row that is there
+	// from the first call to the last comes at least once, as it was at some time in between; one that is made or deleted
+	// meanwhile may come or not.
+	//
+	// It may read the whole table, so nothing that happens every few minutes calls it: only a census does, which must see
+	// what no listing names.
+	Scan(ctx context.Context, prefix, from string, limit int) (rows []Row, next string, err error)
 }
 
 // Objects keeps bytes under keys that are written once: plan pages, staged content, reports. Keys are slash-separated

@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -20,8 +21,8 @@ const (
 
 // Rows is the table of a Store.
 type Rows struct {
-	s                                        *Store
-	get, page, insert, update, upsert, erase *sql.Stmt
+	s                                              *Store
+	get, page, scan, insert, update, upsert, erase *sql.Stmt
 }
 
 func newRows(ctx context.Context, s *Store) (*Rows, error) {
@@ -33,6 +34,7 @@ func newRows(ctx context.Context, s *Store) (*Rows, error) {
 	}{
 		{&r.get, s.readers, `SELECT version, body FROM rows WHERE part = ? AND sort = ?`},
 		{&r.page, s.readers, `SELECT sort, version, body FROM rows WHERE part = ? AND sort >= ? AND sort < ? ORDER BY sort LIMIT ?`},
+		{&r.scan, s.readers, `SELECT part, sort, version, body FROM rows WHERE (part, sort) > (?, ?) AND part < ? ORDER BY part, sort LIMIT ?`},
 		{&r.insert, s.writer, `INSERT INTO rows (part, sort, version, body) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING`},
 		{&r.update, s.writer, `UPDATE rows SET version = ?, body = ? WHERE part = ? AND sort = ? AND version = ?`},
 		{&r.upsert, s.writer, `INSERT INTO rows (part, sort, version, body) VALUES (?, ?, ?, ?)
@@ -222,6 +224,49 @@ func (r *Rows) Range(ctx context.Context, part, prefix, after string, limit int)
 		rows = append(rows, row)
 	}
 	return rows, false, page.Err()
+}
+
+// Scan implements delta.Rows. Next is the key of the page's last row.
+func (r *Rows) Scan(ctx context.Context, prefix, from string, limit int) (_ []delta.Row, next string, err error) {
+	r.s.calls.add("rows.Scan")
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("scan rows of %+q: %w", prefix, explain(err))
+		}
+	}()
+	if limit < 1 || limit > 1000 {
+		return nil, "", fmt.Errorf("limit %d is not between 1 and 1000", limit)
+	}
+	if err := (delta.Key{Part: prefix, Sort: "-"}).Check(); err != nil {
+		return nil, "", err
+	}
+	after := delta.Key{Part: prefix} // before the first one: a Sort is never empty
+	if from != "" {
+		var ok bool
+		// Neither half of a key has a line feed in it.
+		if after.Part, after.Sort, ok = strings.Cut(from, "\n"); !ok || !strings.HasPrefix(after.Part, prefix) {
+			return nil, "", fmt.Errorf("%+q is no place in this scan", from)
+		}
+	}
+	page, err := r.scan.QueryContext(ctx, after.Part, after.Sort, prefix+"\x7f", limit+1)
+	if err != nil {
+		return nil, "", err
+	}
+	defer page.Close()
+	var rows []delta.Row
+	for bytes := 0; page.Next(); {
+		if len(rows) == limit || bytes > maxPage {
+			last := rows[len(rows)-1]
+			return rows, last.Part + "\n" + last.Sort, nil
+		}
+		var row delta.Row
+		if err := page.Scan(&row.Part, &row.Sort, &row.Version, &row.Body); err != nil {
+			return nil, "", err
+		}
+		bytes += len(row.Body)
+		rows = append(rows, row)
+	}
+	return rows, "", page.Err()
 }
 
 // changed is the result of a transaction.

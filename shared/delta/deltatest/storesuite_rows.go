@@ -41,6 +41,10 @@ var rowRules = []storeRule{
 	{"rows/range pages", rowsRangePages},
 	{"rows/range while written", rowsRangeWhileWritten},
 	{"rows/range large", rowsRangeLarge},
+	{"rows/scan", rowsScan},
+	{"rows/scan pages", rowsScanPages},
+	{"rows/scan while written", rowsScanWhileWritten},
+	{"rows/scan large", rowsScanLarge},
 	{"rows/cancelled", rowsCancelled},
 	{"rows/kept", rowsKept},
 }
@@ -575,6 +579,141 @@ func rowsRangeLarge(t testing.TB, s Stores) {
 	}
 }
 
+// rowsScan: all rows of all partitions whose name begins with the prefix, as they are, and no others.
+func rowsScan(t testing.TB, s Stores) {
+	name := newName()
+	want := map[string]string{}
+	for i, key := range []delta.Key{
+		{Part: name, Sort: "row"}, {Part: name, Sort: "entries/000001"}, {Part: name + "/", Sort: "~"}, {Part: name + "/1", Sort: "row"}, {Part: name + "/1", Sort: " "},
+		{Part: name + "/10", Sort: "row"}, {Part: name + "/1/2", Sort: "row"}, {Part: name + "/A", Sort: "row"}, {Part: name + "/a", Sort: "row"}, {Part: name + "%", Sort: "row"},
+		{Part: name + "%/1", Sort: "row"}, {Part: name + "_/1", Sort: "row"}, {Part: name + "x/1", Sort: "row"}, {Part: name + "~~", Sort: "row"}, {Part: "." + name, Sort: name},
+	} {
+		row := delta.Row{Key: key, Body: []byte(strconv.Itoa(i))}
+		row.Version = mustPut(t, s, row)
+		want[key.Part+"|"+key.Sort] = fmt.Sprint(i, " ", row.Version)
+	}
+	for _, prefix := range []string{name, name + "/", name + "/1", name + "/A", name + "%", name + "_", name + "~", name + "nobody"} {
+		these := map[string]string{}
+		for k, v := range want {
+			if strings.HasPrefix(k, prefix) {
+				these[k] = v
+			}
+		}
+		if diff := cmp.Diff(these, scanAll(t, s, prefix, 1000, nil)); diff != "" {
+			t.Errorf("Scan of %q, -want +got:\n%s", prefix, diff)
+		}
+	}
+	// What one store could not take, no store takes; and a whole table is nobody's business.
+	for _, prefix := range []string{"", "ü", strings.Repeat("x", 501)} {
+		if _, _, err := s.Rows.Scan(t.Context(), prefix, "", 1); err == nil {
+			t.Errorf("Scan of %.20q: no error; want a refusal", prefix)
+		}
+	}
+	for _, limit := range []int{-1, 0, 1001} {
+		if _, _, err := s.Rows.Scan(t.Context(), name, "", limit); err == nil {
+			t.Errorf("Scan with limit %d: no error; want a refusal", limit)
+		}
+	}
+	if _, _, err := s.Rows.Scan(t.Context(), name, "nowhere", 1); err == nil {
+		t.Error("Scan from a place that no Scan returned: no error; want a refusal")
+	}
+}
+
+// rowsScanPages: pages of any size join without a gap, also when each is fetched by another process.
+func rowsScanPages(t testing.TB, s Stores) {
+	name := newName()
+	want := map[string]string{}
+	for i := range 12 {
+		row := newRow(fmt.Sprintf("%s/%d", name, i/3), strconv.Itoa(i), 0, strconv.Itoa(i))
+		row.Version = mustPut(t, s, row)
+		want[row.Part+"|"+row.Sort] = fmt.Sprint(i, " ", row.Version)
+	}
+	for _, limit := range []int{1, 2, 5, 11, 12, 13, 1000} {
+		if diff := cmp.Diff(want, scanAll(t, s, name, limit, nil)); diff != "" {
+			t.Errorf("pages of %d, -want +got:\n%s", limit, diff)
+		}
+	}
+	if diff := cmp.Diff(want, scanAll(t, s, name, 5, func(s Stores, _ []delta.Row) Stores { return s.Reopen(t) })); diff != "" {
+		t.Errorf("each page in a process of its own, -want +got:\n%s", diff)
+	}
+}
+
+// rowsScanWhileWritten: rows that stand while somebody scans come, also when those that a page ended with are deleted, and
+// when others come in.
+func rowsScanWhileWritten(t testing.TB, s Stores) {
+	name := newName()
+	stands := map[string]bool{}
+	for i := range 30 {
+		row := newRow(fmt.Sprintf("%s/%d", name, i), "row", 0, "1")
+		row.Version = mustPut(t, s, row)
+		stands[row.Part+"|row"] = true
+	}
+	n := 0
+	got := scanAll(t, s, name, 4, func(s Stores, page []delta.Row) Stores {
+		if len(page) > 0 {
+			last := page[len(page)-1]
+			if err := s.Rows.Delete(t.Context(), last.Key, last.Version); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n++; n < 10 {
+			mustPut(t, s, newRow(fmt.Sprintf("%s/new%d", name, n), "row", 0, "1"))
+		}
+		return s
+	})
+	for key := range stands {
+		if _, ok := got[key]; !ok {
+			t.Errorf("Scan left out %s, which was there when its turn came", key)
+		}
+	}
+}
+
+// rowsScanLarge: a page may be cut short by its weight, but can be gone on from.
+func rowsScanLarge(t testing.TB, s Stores) {
+	name := newName()
+	for i := range 8 {
+		row := newRow(fmt.Sprintf("%s/%d", name, i), "row", 0, "")
+		row.Body = largeBody(290 << 10)
+		mustPut(t, s, row)
+	}
+	if got := scanAll(t, s, name, 1000, nil); len(got) != 8 {
+		t.Errorf("Scan over large rows gave %d; want 8", len(got))
+	}
+}
+
+// scanAll pages to the end and returns what there is by key, as body and version. Between, when set, sees every page and says
+// which process asks for the next one.
+func scanAll(t testing.TB, s Stores, prefix string, limit int, between func(Stores, []delta.Row) Stores) map[string]string {
+	t.Helper()
+	got := map[string]string{}
+	from := ""
+	for range 10_000 {
+		page, next, err := s.Rows.Scan(t.Context(), prefix, from, limit)
+		if err != nil {
+			t.Fatalf("Scan of %q from %q: %v", prefix, from, err)
+		}
+		if len(page) > limit {
+			t.Errorf("Scan gave %d rows; the limit was %d", len(page), limit)
+		}
+		for _, row := range page {
+			if len(row.Body) < 20 {
+				got[row.Part+"|"+row.Sort] = fmt.Sprint(string(row.Body), " ", row.Version)
+			} else {
+				got[row.Part+"|"+row.Sort] = "large"
+			}
+		}
+		if next == "" {
+			return got
+		}
+		if between != nil {
+			s = between(s, page)
+		}
+		from = next
+	}
+	t.Fatalf("Scan of %q does not end", prefix)
+	return nil
+}
+
 func rowsCancelled(t testing.TB, s Stores) {
 	row := newRow(newName(), "x", 0, "1")
 	row.Version = mustPut(t, s, row)
@@ -587,6 +726,7 @@ func rowsCancelled(t testing.TB, s Stores) {
 		"PutMany": func() error { return s.Rows.PutMany(ctx, []delta.Row{newRow(row.Part, "x", 0, "2")}) },
 		"Delete":  func() error { return s.Rows.Delete(ctx, row.Key, row.Version) },
 		"Range":   func() error { _, _, err := s.Rows.Range(ctx, row.Part, "", "", 1); return err },
+		"Scan":    func() error { _, _, err := s.Rows.Scan(ctx, row.Part, "", 1); return err },
 	}
 	for name, call := range calls {
 		if err := call(); !errors.Is(err, context.Canceled) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"runtime"
 	"slices"
 	"strings"
@@ -260,6 +261,80 @@ func TestSuiteCanFail(t *testing.T) {
 				return r.Rows.Range(ctx, part, prefix, after, limit)
 			}
 		}), breaks{"rows/range while written"}},
+		{"Scan takes a prefix for a pattern", rows(func(r *brokenRows) {
+			r.scan = func(ctx context.Context, prefix, from string, limit int) ([]delta.Row, string, error) {
+				if i := strings.IndexAny(prefix, "%_"); i >= 0 {
+					prefix = prefix[:i]
+				}
+				return r.Rows.Scan(ctx, prefix, from, limit)
+			}
+		}), breaks{"rows/scan"}},
+		{"Scan sees one row of each part", scan(func(all []delta.Row, next string) ([]delta.Row, string) {
+			return slices.DeleteFunc(all, func(r delta.Row) bool { return r.Sort != "row" }), next
+		}), breaks{"rows/scan"}},
+		{"Scan takes whatever comes", rows(func(r *brokenRows) {
+			r.scan = func(ctx context.Context, prefix, from string, limit int) ([]delta.Row, string, error) {
+				all, next, err := r.Rows.Scan(ctx, prefix, from, limit)
+				if ctx.Err() == nil {
+					err = nil
+				}
+				return all, next, err
+			}
+		}), breaks{"rows/scan"}},
+		{"Scan ends with the first page", scan(func(all []delta.Row, next string) ([]delta.Row, string) {
+			if len(all) > 0 {
+				next = ""
+			}
+			return all, next
+		}), breaks{"rows/scan pages", "rows/scan while written", "rows/scan large"}},
+		{"Scan takes an empty page for the end", scan(func(all []delta.Row, next string) ([]delta.Row, string) {
+			if len(all) == 0 {
+				next = ""
+			}
+			return all, next
+		}), breaks{"rows/scan"}},
+		{"Scan remembers its place in memory", func() Stores {
+			s := NewMemory().Stores()
+			places := map[string]string{}
+			r := &brokenRows{Rows: s.Rows}
+			r.scan = func(ctx context.Context, prefix, from string, limit int) ([]delta.Row, string, error) {
+				at, ok := places[from]
+				if from != "" && !ok {
+					return nil, "", errors.New("no such place")
+				}
+				all, next, err := r.Rows.Scan(ctx, prefix, at, limit)
+				if next == "" {
+					return all, "", err
+				}
+				name := fmt.Sprint(len(places))
+				places[name] = next
+				return all, name, err
+			}
+			s.Rows = r
+			s.Reopen = func(testing.TB) Stores { clear(places); return s }
+			return s
+		}, breaks{"rows/scan pages"}},
+		{"Scan pages by number", rows(func(r *brokenRows) {
+			r.scan = func(ctx context.Context, prefix, from string, limit int) ([]delta.Row, string, error) {
+				n := 0
+				fmt.Sscan(from, &n)
+				all := scanAll(&recorder{TB: t}, Stores{Rows: r.Rows}, prefix, 1000, nil)
+				keys := slices.Sorted(maps.Keys(all))
+				var page []delta.Row
+				for _, k := range keys[min(n, len(keys)):min(n+limit, len(keys))] {
+					part, sort, _ := strings.Cut(k, "|")
+					row, err := r.Rows.Get(ctx, delta.Key{Part: part, Sort: sort})
+					if err != nil {
+						return nil, "", err
+					}
+					page = append(page, row)
+				}
+				if n += limit; n >= len(keys) {
+					return page, "", nil
+				}
+				return page, fmt.Sprint(n), nil
+			}
+		}), breaks{"rows/scan while written"}},
 		{"writes when cancelled", rows(func(r *brokenRows) {
 			r.put = func(ctx context.Context, row delta.Row) (int64, error) {
 				return r.Rows.Put(context.WithoutCancel(ctx), row)
@@ -481,6 +556,17 @@ func page(how func([]delta.Row, bool) ([]delta.Row, bool)) func() Stores {
 	})
 }
 
+// scan breaks what Scan returns.
+func scan(how func([]delta.Row, string) ([]delta.Row, string)) func() Stores {
+	return rows(func(r *brokenRows) {
+		r.scan = func(ctx context.Context, prefix, from string, limit int) ([]delta.Row, string, error) {
+			all, next, err := r.Rows.Scan(ctx, prefix, from, limit)
+			all, next = how(all, next)
+			return all, next, err
+		}
+	})
+}
+
 // brokenRows does what its functions say, and what is right where they are nil.
 type brokenRows struct {
 	delta.Rows
@@ -491,6 +577,7 @@ type brokenRows struct {
 	putMany func(context.Context, []delta.Row) error
 	delete  func(context.Context, delta.Key, int64) error
 	page    func(ctx context.Context, part, prefix, after string, limit int) ([]delta.Row, bool, error)
+	scan    func(ctx context.Context, prefix, from string, limit int) ([]delta.Row, string, error)
 }
 
 func (r *brokenRows) Get(ctx context.Context, k delta.Key) (delta.Row, error) {
@@ -541,6 +628,13 @@ func (r *brokenRows) Range(ctx context.Context, part, prefix, after string, limi
 		return r.page(ctx, part, prefix, after, limit)
 	}
 	return r.Rows.Range(ctx, part, prefix, after, limit)
+}
+
+func (r *brokenRows) Scan(ctx context.Context, prefix, from string, limit int) ([]delta.Row, string, error) {
+	if r.scan != nil {
+		return r.scan(ctx, prefix, from, limit)
+	}
+	return r.Rows.Scan(ctx, prefix, from, limit)
 }
 
 // objects breaks the objects of a store in memory.
