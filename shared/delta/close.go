@@ -51,7 +51,11 @@ func (e *Engine) Step(ctx context.Context, id string) (Progress, error) {
 	}
 	const budget = 10
 	if !run.Listed && run.Stop == "" && e.paused() == 0 {
-		if pages, err = e.list(ctx, &run, pages, budget); err != nil {
+		list := e.list
+		if run.Kind == Census || run.Kind == Remap {
+			list = e.survey
+		}
+		if pages, err = list(ctx, &run, pages, budget); err != nil {
 			return Progress{Run: run}, e.troubled(ctx, run, err)
 		}
 		if run.Listed && len(pages) > 0 {
@@ -72,6 +76,14 @@ func (e *Engine) Step(ctx context.Context, id string) (Progress, error) {
 		err = e.end(ctx, &run, s, Stopped, fmt.Sprintf("%d of %d planned records failed, more than the threshold of %.2g %% and %d. The cutoff stays; mend the cause and run again",
 			s.total.Failed, s.total.Planned, 100*e.mig.ThresholdShare, e.mig.ThresholdCount))
 	case run.Listed && s.total.Finished() == s.total.Planned:
+		var stop string
+		if stop, err = e.absent(ctx, run, pages); err != nil {
+			return p, e.troubled(ctx, run, err)
+		}
+		if stop != "" {
+			err = e.end(ctx, &run, s, Stopped, stop)
+			break
+		}
 		var more []pageRow
 		if more, err = e.sweep(ctx, run, pages); err == nil && len(more) == 0 {
 			err = e.end(ctx, &run, s, "", "")
@@ -202,7 +214,7 @@ func (e *Engine) sums(ctx context.Context, run string) (sums, error) {
 // the plan is not complete, its share says little; then a run stops when most of what it did failed.
 func (e *Engine) tooMany(run Run, c report.Counts) bool {
 	failed := c.Failed - run.Forgiven
-	if run.Kind == Verify || failed < max(e.mig.ThresholdCount, 1) {
+	if run.Kind.Looks() || failed < max(e.mig.ThresholdCount, 1) {
 		return false
 	}
 	if !run.Listed {
@@ -214,7 +226,7 @@ func (e *Engine) tooMany(run Run, c report.Counts) bool {
 // sweep plans the tickets whose links could be drawn only now, because the other end arrived during this run, and those with
 // entries that moved: everybody else has been carried out.
 func (e *Engine) sweep(ctx context.Context, run Run, pages []pageRow) ([]pageRow, error) {
-	if run.Kind == Verify || run.Dry || len(pages) == 0 {
+	if run.Kind.Looks() || run.Dry || len(pages) == 0 {
 		return nil, nil
 	}
 	kinds := e.kinds()
@@ -224,14 +236,14 @@ func (e *Engine) sweep(ctx context.Context, run Run, pages []pageRow) ([]pageRow
 // end closes a run: the run's verdict, then the report, then cutoff and lane in one write. Cut off in between, the verdict is
 // there and the next step does the rest. The cutoff comes last: it says that nobody has to look at this run's work again. A run
 // that was stopped or cancelled ends as well, and leaves the cutoff where it was (model: Stop).
-func (e *Engine) end(ctx context.Context, run *Run, s sums, status Status, why string) error {
+func (e *Engine) end(ctx context.Context, run *Run, s sums, status Status, why string) (err error) {
 	defer e.clock("close")()
 	if status == "" {
 		status = Verified
 		if s.total.Held+s.total.Failed > 0 {
-			status, why = Exceptions, fmt.Sprintf("%d records are held for a decision, %d failed; they stay due", s.total.Held, s.total.Failed)
-			if run.Kind == Verify {
-				why = fmt.Sprintf("%d records differ, %d more only in fields that are held", s.total.Failed, s.total.Held)
+			status = Exceptions
+			if why, err = e.exceptions(ctx, run, s); err != nil {
+				return err
 			}
 		}
 	}
@@ -266,6 +278,26 @@ func (e *Engine) end(ctx context.Context, run *Run, s sums, status Status, why s
 		}
 	}
 	return e.vacate(ctx, *run)
+}
+
+// exceptions says in one sentence what somebody has to see to.
+func (e *Engine) exceptions(ctx context.Context, run *Run, s sums) (string, error) {
+	switch run.Kind {
+	case Verify:
+		return fmt.Sprintf("%d records differ, %d more only in fields that are held", s.total.Failed, s.total.Held), nil
+	case Remap:
+		return fmt.Sprintf("%d records could not be looked at; they are as they were", s.total.Failed), nil
+	case Census:
+		all, err := e.sums(ctx, run.ID)
+		missed := 0
+		for _, o := range all.outcomes {
+			if o.Outcome == OutFailed && strings.HasPrefix(o.Reason, missedUpdate) {
+				missed++
+			}
+		}
+		return fmt.Sprintf("%d missed updates, %d records could not be looked at", missed, s.total.Failed-missed), err
+	}
+	return fmt.Sprintf("%d records are held for a decision, %d failed; they stay due", s.total.Held, s.total.Failed), nil
 }
 
 // vacate moves the cutoff and frees the lane, in one conditional write: invariant 3 (model: Close). Only a run whose plan is
@@ -309,7 +341,14 @@ func (e *Engine) vacate(ctx context.Context, run Run) error {
 				w.Baseline = b.Run
 			}
 			st.Windows[run.Window] = w
-		case Verify:
+		case Census:
+			if run.Window == "" {
+				return nil
+			}
+			if st.Windows == nil {
+				st.Windows = map[string]windowState{}
+			}
+			st.Windows[run.Window] = windowState{LastOK: run.Ended}
 		}
 		return nil
 	})
@@ -349,7 +388,7 @@ func (e *Engine) Report(ctx context.Context, id string) (report.Report, error) {
 		Requests: map[string]map[string]int{}, StoreCalls: map[string]int{}, Seconds: map[string]float64{}, Excluded: map[string]int{},
 		ByKind: []report.KindCounts{}, Losses: []report.LossClass{}, Exceptions: []report.Exception{}, Kept: []report.Kept{},
 	}
-	if (run.Status == Verified || run.Status == Exceptions) && !run.Dry && run.Kind != Verify && run.Since.IsZero() {
+	if (run.Status == Verified || run.Status == Exceptions) && !run.Dry && !run.Kind.Looks() && run.Since.IsZero() {
 		r.CutoffAfter = null(run.Until)
 	}
 	for _, k := range e.kinds() {

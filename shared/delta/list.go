@@ -46,12 +46,9 @@ func (e *Engine) list(ctx context.Context, run *Run, pages []pageRow, budget int
 			if budget--; budget < 0 {
 				return pages, nil
 			}
-			page, err := e.Source.Changes(ctx, k, run.Filter, from, run.Until)
+			page, err := e.listPage(ctx, run, k, from, run.Until)
 			if err != nil {
-				return pages, fmt.Errorf("list changed %s records: %w", k, err)
-			}
-			if !page.Done && bytes.Equal(page.Next, from) {
-				return pages, fmt.Errorf("list changed %s records: the source names the same place again and again: %w", k, desk.ErrCursor)
+				return pages, err
 			}
 			keep, err := e.undropped(ctx, run, page.Items)
 			if err != nil {
@@ -77,6 +74,18 @@ func (e *Engine) list(ctx context.Context, run *Run, pages []pageRow, budget int
 	}
 	run.Listed = true
 	return pages, nil
+}
+
+// listPage asks the source for one page.
+func (e *Engine) listPage(ctx context.Context, run *Run, k desk.Kind, from, until desk.Cursor) (desk.Page, error) {
+	page, err := e.Source.Changes(ctx, k, run.Filter, from, until)
+	if err == nil && !page.Done && bytes.Equal(page.Next, from) {
+		err = fmt.Errorf("the source names the same place again and again: %w", desk.ErrCursor)
+	}
+	if err != nil {
+		return page, fmt.Errorf("list changed %s records: %w", k, err)
+	}
+	return page, nil
 }
 
 // place finds out from the pages where listing goes on.
@@ -108,25 +117,9 @@ func (e *Engine) undropped(ctx context.Context, run *Run, items []desk.Listed) (
 	if run.Kind != Delta || !run.Since.IsZero() || len(items) == 0 {
 		return items, nil
 	}
-	read := map[Key]ledgerRow{}
-	for part := range slices.Chunk(items, 100) {
-		var keys []Key
-		for _, it := range part {
-			if k := e.ledgerKey(it.Ref); !slices.Contains(keys, k) {
-				keys = append(keys, k)
-			}
-		}
-		rows, err := e.rows.GetMany(ctx, keys)
-		if err != nil {
-			return nil, fmt.Errorf("read the ledger of %d listed records: %w", len(keys), err)
-		}
-		for _, r := range rows {
-			l, err := decode[ledgerRow](r)
-			if err != nil {
-				return nil, err
-			}
-			read[r.Key] = l
-		}
+	read, err := getMany[ledgerRow](ctx, e, items, func(it desk.Listed) Key { return e.ledgerKey(it.Ref) })
+	if err != nil {
+		return nil, fmt.Errorf("read the ledger of %d listed records: %w", len(items), err)
 	}
 	var keep []desk.Listed
 	for _, it := range items {
@@ -146,7 +139,7 @@ func (e *Engine) known(l ledgerRow, it desk.Listed) bool {
 // listDue makes pages of the due rows of a kind, those with the given reasons only if there are any.
 func (e *Engine) listDue(ctx context.Context, run *Run, k desk.Kind, no int, why ...string) ([]pageRow, error) {
 	var entries []planEntry
-	if run.Kind == Verify || run.Dry && len(why) > 0 {
+	if run.Kind.Looks() || run.Dry && len(why) > 0 {
 		return nil, nil
 	}
 	err := e.each(ctx, e.duePart(run.Scope), string(k)+"/", func(r Row) error {

@@ -76,7 +76,8 @@ func (e *Engine) Explain(ctx context.Context, ref desk.Ref) (Explanation, error)
 type WindowStatus struct {
 	Name     string    `json:"name"`
 	Scope    string    `json:"scope"`
-	Mode     Mode      `json:"mode"`
+	Kind     Kind      `json:"kind"`
+	Mode     Mode      `json:"mode"` // of a delta
 	Cutoff   string    `json:"cutoff"`
 	LastOK   time.Time `json:"last_ok,omitzero"`
 	Deadline time.Time `json:"deadline,omitzero"`
@@ -118,8 +119,10 @@ func (e *Engine) Status(ctx context.Context) (Overview, error) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(e.mig.Windows)) {
 		w := e.mig.Windows[name]
-		ws := WindowStatus{Name: name, Scope: w.Scope, Mode: w.Mode, Active: st.Lanes["window/"+name].Run}
-		if b := st.Scopes[w.Scope].Baseline; b != nil {
+		ws := WindowStatus{Name: name, Scope: w.Scope, Kind: cmpOr(w.Kind, Delta), Mode: w.Mode, Active: st.Lanes["window/"+name].Run}
+		if ws.Kind == Census {
+			ws.LastOK = st.Windows[name].LastOK
+		} else if b := st.Scopes[w.Scope].Baseline; b != nil {
 			s := st.Windows[name]
 			since := s.LastOK
 			ws.Cutoff, ws.Baseline = string(s.Cutoff), b.Run
@@ -188,7 +191,7 @@ func (e *Engine) Links(ctx context.Context, kind desk.Kind, addr func(side strin
 			return err
 		}
 		for _, p := range pages {
-			if p.Kind != kind || run.Dry || run.Kind == Verify {
+			if p.Kind != kind || run.Dry || run.Kind.Looks() {
 				continue
 			}
 			es, err := e.entries(ctx, p.Object)

@@ -18,10 +18,13 @@ type Migration struct {
 	Policies
 }
 
-// Window is a named recurring delta over one scope.
+// Window is a named recurring delta, or census, over one scope.
 type Window struct {
 	Scope string
-	Mode  Mode
+	// Kind is Delta (or empty) or Census.
+	Kind Kind
+	// Mode of a delta; a census has none.
+	Mode Mode
 }
 
 // Mode says which of the planned changes a run carries out. What it leaves out is excluded and stays due for a mode that

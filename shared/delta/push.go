@@ -59,9 +59,14 @@ func (e *Engine) Work(ctx, intake context.Context, ms []Message) []Retry {
 		if w == nil {
 			continue // the run is over, or the entry has its outcome
 		}
-		if w.run.Kind == Verify {
+		switch w.run.Kind {
+		case Verify:
 			w.err = e.verifyOne(ctx, w)
-		} else {
+		case Census:
+			w.err = e.censusOne(ctx, w)
+		case Remap:
+			w.err = e.remapOne(ctx, w)
+		default:
 			w.err = e.prepare(ctx, w)
 		}
 		e.heed(w.err)
@@ -178,8 +183,9 @@ type work struct {
 	heldVersion int64
 	wrote       []string
 	bytes       int64
-	reason      string // of an outcome that is not held
-	later       Mode   // excluded by the run's mode: the mode that will take it up
+	reason      string  // of an outcome that is not held
+	later       Mode    // excluded by the run's mode: the mode that will take it up
+	due         *dueRow // what a run that only looks has found
 
 	done bool
 	out  outcomeRow
@@ -343,8 +349,7 @@ func (e *Engine) prepare(ctx context.Context, w *work) error {
 		return err
 	}
 	if len(res.Problems) > 0 {
-		p := res.Problems[0]
-		return &desk.Error{Op: "map " + w.ref.String(), Class: desk.ErrRejected, Said: fmt.Sprintf("%s: %s; cover it in the migration file", p.Field, p.Why)}
+		return problem(w.ref, res)
 	}
 	if err := e.build(ctx, w, res); err != nil {
 		return err
@@ -402,6 +407,12 @@ func (r *ledgerRow) saw(w *work) {
 func (e *Engine) waitedOut(w *work) bool {
 	a := w.row.Attempts[w.run.ID]
 	return a.N >= maxAttempts-1 && e.Now().Sub(a.Since) > e.SourceSide.ListLag+e.Skew
+}
+
+// problem is the error of a record for which the mapping says block.
+func problem(ref desk.Ref, res mapping.Result) error {
+	p := res.Problems[0]
+	return &desk.Error{Op: "map " + ref.String(), Class: desk.ErrRejected, Said: fmt.Sprintf("%s: %s; cover it in the migration file", p.Field, p.Why)}
 }
 
 // follow turns the work towards the record that ref was merged into.
@@ -545,7 +556,7 @@ func (e *Engine) settle(ctx context.Context, w *work) (verdict, error) {
 		return verdict{}, nil
 	}
 	n := w.row.Attempts[w.run.ID].N + 1
-	quiet := w.run.Dry || w.run.Kind == Verify // nothing is written, so attempts are counted in this process only
+	quiet := w.run.Dry || w.run.Kind.Looks() // nothing is written, so attempts are counted in this process only
 	if quiet {
 		n = e.try(w.m)
 	}
@@ -571,6 +582,7 @@ func (e *Engine) settle(ctx context.Context, w *work) (verdict, error) {
 	switch {
 	case quiet && v.act == fail:
 		w.finish(OutFailed, err.Error())
+		w.out.Next = "mend the cause and run it again; nothing was written and nothing made due"
 		return v, nil
 	case quiet && v.act == tryAgain:
 		return v, nil
@@ -648,13 +660,24 @@ func (e *Engine) note(ctx context.Context, run string, s Status, why string) err
 	return err
 }
 
+// makeFoundDue makes due what a run that only looks has found, so that the next delta carries it out.
+func (e *Engine) makeFoundDue(ctx context.Context, w *work) error {
+	if w.due == nil {
+		return nil
+	}
+	return e.makeDue(ctx, w.run.Scope, *w.due)
+}
+
 // conclude writes what follows from a finished record besides its own row: whoever waited for it becomes due, and the due
 // row that brought it here goes, unless it was written anew (model: ForgetDue). It comes after the commit, because until then
 // the due row is all that remembers the record; and before the outcome, because after it nobody comes back. It may be done
 // twice.
 func (e *Engine) conclude(ctx context.Context, w *work) error {
-	if w.run.Dry || w.run.Kind == Verify {
+	if w.run.Dry {
 		return nil
+	}
+	if w.run.Kind.Looks() {
+		return e.makeFoundDue(ctx, w)
 	}
 	if w.row.Awaited && w.row.Target != "" {
 		if err := e.wake(ctx, w.run.ID, w.ref); err != nil {

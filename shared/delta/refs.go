@@ -79,10 +79,10 @@ func (e *Engine) pointed(ctx context.Context, w *work, ref desk.Ref) (string, er
 	if _, err := e.get(ctx, e.ledgerKey(ref), &row); err != nil {
 		return "", err
 	}
+	if w.run.Kind.Looks() {
+		return e.foresee(ctx, w, ref, row)
+	}
 	if row.Target == "" || row.How == "fallback" && e.lookAgain(w.run.ID, ref) {
-		if w.run.Kind == Verify {
-			return row.Target, nil
-		}
 		p := &work{m: w.m, run: w.run, it: planEntry{Listed: desk.Listed{Ref: ref}, Due: "needed"}, ref: ref, errand: true}
 		err := e.prepare(ctx, p)
 		if err == nil && !p.done {

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -133,6 +135,10 @@ type planEntry struct {
 	Due string `json:"due,omitempty"`
 	// DueVersion is the version of the due row that this entry answers.
 	DueVersion int64 `json:"due_version,omitempty"`
+	// Unlisted: the ledger has the record, and the source's listing has not (a census).
+	Unlisted bool `json:"unlisted,omitempty"`
+	// Comes: a delta takes the record up in any case (a remap).
+	Comes bool `json:"comes,omitempty"`
 }
 
 // pageRow is one row per plan page.
@@ -153,10 +159,28 @@ type pageRow struct {
 	SentOpen time.Time `json:"sent_open,omitzero"`
 	SentRest time.Time `json:"sent_rest,omitzero"`
 	Session  string    `json:"session,omitempty"`
+	// Survey says what a page of a census or remap is for.
+	Survey *surveyRow `json:"survey,omitempty"`
 	// Sums are set when every entry has its outcome.
 	Sums *report.Counts `json:"sums,omitempty"`
 
 	version int64
+}
+
+// surveyRow is what a page of a census or remap has besides: the stage it belongs to, and where that goes on. See survey.go.
+type surveyRow struct {
+	Stage stage `json:"stage"`
+	// IDs names the object with what the page has listed.
+	IDs string `json:"ids,omitempty"`
+	// Left is how many of its lines stage plan has yet to plan; they are counted there.
+	Left int `json:"left,omitempty"`
+	// Until is the mark up to which the feed is listed.
+	Until desk.Cursor `json:"until,omitempty"`
+	// Of is the page of stage list that a page of stage plan plans.
+	Of int `json:"of,omitempty"`
+	// Place is where the scan of the ledger goes on.
+	Place string    `json:"place,omitempty"`
+	At    time.Time `json:"at"`
 }
 
 // Outcome says what became of one plan entry.
@@ -182,6 +206,8 @@ type outcomeRow struct {
 	Kept    []string    `json:"kept,omitempty"`
 	Losses  []desk.Loss `json:"losses,omitempty"`
 	Bytes   int64       `json:"bytes,omitempty"`
+	// Absent: a census found the record neither listed nor readable.
+	Absent bool `json:"absent,omitempty"`
 }
 
 // ledgerRow is one row per record of the source: the memory of the migration.
@@ -218,6 +244,9 @@ type ledgerRow struct {
 	Awaited bool `json:"awaited,omitempty"`
 	// Held: there is a held row.
 	Held bool `json:"held,omitempty"`
+	// Outside tells, by the digest of a scope, when a reading began that found the record outside of it: so that a census
+	// reads it again only when it has changed.
+	Outside map[string]time.Time `json:"outside,omitempty"`
 	// Gone is the event by which the record left the source.
 	Gone desk.Event `json:"gone,omitempty"`
 	// Open are entries that a writer who was cut off may have added before the record left the source, in a target that cannot
@@ -366,7 +395,7 @@ type Trace struct {
 // dueRow makes a later run take a record up although the source does not list it again.
 type dueRow struct {
 	Listed desk.Listed `json:"listed"`
-	Why    string      `json:"why"` // held, failed, mode, link, moved, decision
+	Why    string      `json:"why"` // held, failed, mode, link, moved, decision, missed, mapping
 	Run    string      `json:"run"`
 	Mode   Mode        `json:"mode,omitempty"` // for why=mode: the mode that would cover it
 }
@@ -471,6 +500,11 @@ func keyID(id string) string {
 	return b.String()
 }
 
+// ledgerID is the id of the record whose ledger partition this is.
+func (e *Engine) ledgerID(part string, k desk.Kind) (string, error) {
+	return url.PathUnescape(strings.TrimPrefix(part, e.ledgerPart(desk.Ref{Kind: k})))
+}
+
 // get reads a row into v and returns its version; ErrNoRow leaves v alone and returns version 0 without an error.
 func (e *Engine) get(ctx context.Context, k Key, v any) (int64, error) {
 	row, err := e.rows.Get(ctx, k)
@@ -484,6 +518,29 @@ func (e *Engine) get(ctx context.Context, k Key, v any) (int64, error) {
 		return 0, fmt.Errorf("row %s %s is damaged: %w", k.Part, k.Sort, err)
 	}
 	return row.Version, nil
+}
+
+// getMany reads the rows of any number of items, those that exist.
+func getMany[T, I any](ctx context.Context, e *Engine, items []I, key func(I) Key) (map[Key]T, error) {
+	out := map[Key]T{}
+	for part := range slices.Chunk(items, 100) {
+		var keys []Key
+		for _, it := range part {
+			if k := key(it); !slices.Contains(keys, k) {
+				keys = append(keys, k)
+			}
+		}
+		rows, err := e.rows.GetMany(ctx, keys)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range rows {
+			if out[r.Key], err = decode[T](r); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return out, nil
 }
 
 // put writes v if the row still has the version given.

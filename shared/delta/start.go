@@ -15,9 +15,9 @@ import (
 // Request asks for a run.
 type Request struct {
 	Kind Kind
-	// Window of a delta run; empty means the only one there is.
+	// Window of a delta or census run; empty means the only one there is. A census may have a scope instead.
 	Window string
-	// Scope of a full or verify run; empty means the only one there is.
+	// Scope of any other run; empty means the only one there is.
 	Scope string
 	// Mode overrides the window's; empty means the window's, or create+update.
 	Mode Mode
@@ -145,8 +145,25 @@ func (e *Engine) plan(q Request) (Run, error) {
 	if !q.Since.IsZero() && q.Kind != Delta {
 		return Run{}, refuse("--since belongs to delta runs: a %s run reads everything", q.Kind)
 	}
+	if q.Kind.Looks() && q.Mode != "" {
+		return Run{}, refuse("a %s run only looks, so it has no mode; leave --mode out", q.Kind)
+	}
+	if q.Kind == Census || q.Kind == Remap {
+		run.Mode = ""
+	}
 	switch q.Kind {
-	case Full, Verify:
+	case Full, Verify, Remap, Census:
+		if names := e.windows(Census); q.Kind == Census && q.Window == "" && q.Scope == "" && len(names) == 1 {
+			q.Window = names[0]
+		}
+		if q.Kind == Census && q.Window != "" {
+			w, ok := e.mig.Windows[q.Window]
+			if !ok || w.Kind != Census || q.Scope != "" {
+				return Run{}, refuse("a census has a scope (--scope NAME) or one of the windows of kind census: %s", listed(e.windows(Census)))
+			}
+			run.Window, run.Scope, run.Lane = q.Window, w.Scope, "window/"+q.Window
+			break
+		}
 		if q.Window != "" {
 			return Run{}, refuse("a %s run has a scope, not a window: --scope NAME", q.Kind)
 		}
@@ -161,18 +178,21 @@ func (e *Engine) plan(q Request) (Run, error) {
 		run.Lane = string(q.Kind) + "/" + run.Scope
 	case Delta:
 		run.Window = q.Window
-		if run.Window == "" && len(e.mig.Windows) == 1 {
-			for run.Window = range e.mig.Windows {
-			}
+		names := e.windows(Delta)
+		if run.Window == "" && len(names) == 1 {
+			run.Window = names[0]
 		}
 		w, ok := e.mig.Windows[run.Window]
-		if !ok {
-			return Run{}, refuse("there is no window %q; the migration file has %s", run.Window, strings.Join(slices.Sorted(maps.Keys(e.mig.Windows)), ", "))
+		switch {
+		case !ok:
+			return Run{}, refuse("there is no window %q; the migration file has %s", run.Window, listed(names))
+		case w.Kind == Census:
+			return Run{}, refuse("window %q is a census: deltadesk run --kind census --window %s. Windows of deltas are %s", run.Window, run.Window, listed(names))
 		}
 		run.Scope, run.Mode = w.Scope, cmpOr(q.Mode, cmpOr(w.Mode, CreateUpdate))
 		run.Lane = "window/" + run.Window
 	default:
-		return Run{}, refuse("there is no kind of run %q; there are full, delta, verify and backup", q.Kind)
+		return Run{}, refuse("there is no kind of run %q; there are full, delta, verify, census, remap and backup", q.Kind)
 	}
 	filter, ok := e.mig.Scopes[run.Scope]
 	if !ok {
@@ -181,6 +201,22 @@ func (e *Engine) plan(q Request) (Run, error) {
 	run.Filter = filter
 	return run, nil
 }
+
+// windows names the windows of a kind, Delta or Census.
+func (e *Engine) windows(k Kind) []string {
+	var names []string
+	for _, n := range slices.Sorted(maps.Keys(e.mig.Windows)) {
+		if cmpOr(e.mig.Windows[n].Kind, Delta) == k {
+			names = append(names, n)
+		}
+	}
+	return names
+}
+
+func listed(names []string) string { return cmpOr(strings.Join(names, ", "), "none") }
+
+// exclusive tells whether a run has the migration to itself: invariant 7.
+func exclusive(k Kind, restart bool) bool { return k == Full && restart || k == Remap }
 
 func (e *Engine) sameDesks(st state) error {
 	if st.Source != "" && st.Source != e.SourceID || st.Target != "" && st.Target != e.TargetID {
@@ -200,8 +236,8 @@ func (e *Engine) allowed(st state, q Request, run *Run) error {
 			if l.Exclusive {
 				return refuse("run %s (%s) has the migration to itself until it ends", l.Run, name)
 			}
-			if run.Kind == Full && q.Restart {
-				return refuse("a restart has the migration to itself, and run %s (%s) is active: let it finish first", l.Run, name)
+			if exclusive(run.Kind, q.Restart) {
+				return refuse("a %s has the migration to itself, and run %s (%s) is active: let it finish first", map[Kind]string{Full: "restart", Remap: "remap"}[run.Kind], l.Run, name)
 			}
 		}
 	}
@@ -215,13 +251,17 @@ func (e *Engine) allowed(st state, q Request, run *Run) error {
 		if sc.Full != "" && !q.Restart && !q.Dry {
 			return refuse("full run %s of scope %q was stopped. Go on with it: --continue (keeps its cutoff). Or read everything again: --restart", sc.Full, run.Scope)
 		}
-	case Delta:
+	case Delta, Census, Remap:
 		b := sc.Baseline
 		if b == nil {
 			return refuse("no full run of scope %q has finished yet, so there is nothing to be ahead of. First: deltadesk run --kind full --scope %s", run.Scope, run.Scope)
 		}
 		if b.Scope != defined {
 			return refuse("scope %q means something else than when full run %s read it. A full run renews it (what is already there is recognised): deltadesk run --kind full --scope %s", run.Scope, b.Run, run.Scope)
+		}
+		if run.Kind != Delta {
+			run.From = e.reached(st, run.Scope, b)
+			return nil
 		}
 		w := st.Windows[run.Window]
 		run.From = w.Cutoff
@@ -234,7 +274,6 @@ func (e *Engine) allowed(st state, q Request, run *Run) error {
 			return refuse("the deadline of window %q passed on %s. Extend it: deltadesk extend %s --until DATE. Or begin a new baseline: deltadesk run --kind full --scope %s --restart",
 				run.Window, until.UTC().Format(time.DateTime), run.Window, run.Scope)
 		}
-	case Verify:
 	}
 	return nil
 }
@@ -253,7 +292,7 @@ func (e *Engine) occupy(st *state, run Run, restart bool) (replaced string) {
 		st.Lanes = map[string]lane{}
 	}
 	replaced = st.Lanes[run.Lane].Run
-	st.Lanes[run.Lane] = lane{Run: run.ID, Exclusive: run.Kind == Full && restart, Begin: &run}
+	st.Lanes[run.Lane] = lane{Run: run.ID, Exclusive: exclusive(run.Kind, restart), Begin: &run}
 	if run.Kind == Full {
 		if st.Scopes == nil {
 			st.Scopes = map[string]scopeState{}
@@ -398,8 +437,8 @@ func scopeDigest(s desk.Scope) string { return digestJSON(s) }
 
 // Extend sets a later deadline for a window's next delta.
 func (e *Engine) Extend(ctx context.Context, window string, until time.Time) error {
-	if _, ok := e.mig.Windows[window]; !ok {
-		return refuse("there is no window %q; the migration file has %s", window, strings.Join(slices.Sorted(maps.Keys(e.mig.Windows)), ", "))
+	if names := e.windows(Delta); !slices.Contains(names, window) {
+		return refuse("there is no window %q whose deltas have a deadline; the migration file has %s", window, listed(names))
 	}
 	if !until.After(e.Now()) {
 		return refuse("%s has already passed", until.UTC().Format(time.DateTime))

@@ -43,6 +43,8 @@ type Desk struct {
 	Cut    func()
 	// Stale makes that many reads show the record as it was before its last change.
 	Stale int
+	// Purges: what was deleted cannot be read any more, as in a desk that hides it.
+	Purges bool
 	// Calls counts calls by the same names.
 	Calls map[string]int
 	// Normalise, when set, changes a field's value as the desk stores it.
@@ -54,6 +56,7 @@ type Desk struct {
 	feed    []change
 	next    int
 	writes  int
+	unseen  bool
 }
 
 type stored struct {
@@ -82,9 +85,14 @@ func NewDesk(name string, now func() time.Time) *Desk {
 
 func (d *Desk) touch(ref desk.Ref, ev desk.Event, into string) {
 	s := d.records[ref]
-	d.feed = append(d.feed, change{ref, d.Now().UTC().Truncate(time.Second), ev, into})
+	at := d.Now().UTC().Truncate(time.Second)
+	if d.unseen {
+		s.seq, s.rec.Stamp = 0, desk.Stamp{At: at}
+		return
+	}
+	d.feed = append(d.feed, change{ref, at, ev, into})
 	s.seq = int64(len(d.feed))
-	s.rec.Stamp = desk.Stamp{At: d.feed[len(d.feed)-1].at, Seq: s.seq}
+	s.rec.Stamp = desk.Stamp{At: at, Seq: s.seq}
 	s.rec.Lock = strconv.FormatInt(s.seq, 10)
 }
 
@@ -159,6 +167,14 @@ func (d *Desk) Say(ticket string, public bool, author desk.Author, body string, 
 	}
 	s.rec.Entries = append(s.rec.Entries, en)
 	d.touch(ref, desk.Changed, "")
+}
+
+// Unseen lets people work behind the feed's back: what they do shows in a full listing and when it is read, and the feed of
+// changes says nothing of it.
+func (d *Desk) Unseen(work func()) {
+	d.unseen = true
+	work()
+	d.unseen = false
 }
 
 // Remove deletes a ticket as the desk's people would.
@@ -416,7 +432,7 @@ func (d *Desk) read(ctx context.Context, ref desk.Ref, target bool) (desk.Record
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	r, ok := d.records[d.alive(ref)]
-	if !ok || r.gone && target {
+	if !ok || r.gone && (target || d.Purges) {
 		return desk.Record{}, &desk.Error{Op: "read " + ref.String(), Class: desk.ErrNotFound}
 	}
 	rec := r.rec
