@@ -36,7 +36,7 @@ type cli struct {
 	JSON   bool   `name:"json" help:"Answer in JSON on standard output."`
 	Log    string `enum:"off,info,debug" default:"off" help:"Write log lines (JSON; ids and counts only) to standard error: off, info or debug."`
 
-	Run     runCmd     `cmd:"" help:"Run once: a full run first, then deltas; or verify, or backup."`
+	Run     runCmd     `cmd:"" help:"Run once: a full run first, then deltas; or verify, census, remap or backup."`
 	Serve   serveCmd   `cmd:"" help:"Run deltas again and again until Ctrl-C."`
 	Status  statusCmd  `cmd:"" help:"Where the migration stands: windows, cutoffs, deadlines, runs. Works while a run is on."`
 	Explain explainCmd `cmd:"" help:"Everything known of one ticket: when it was seen, what was decided and why, what was written, how it verified."`
@@ -54,6 +54,8 @@ const description = `Deltadesk moves a help desk to another one while both stay 
   deltadesk run --kind delta              brings over what changed since; again and again, until the team switches
   deltadesk held, deltadesk decide …      what both sides changed waits for you, everything else goes on
   deltadesk run --kind verify             compares both desks as they are now
+  deltadesk run --kind census             finds what no delta was told of; the next delta brings it
+  deltadesk run --kind remap              after the mapping has changed: the next delta writes what becomes something else
 
 The migration file says what moves where; infra/migrations has commented examples.
 Exit codes: 0 done, 1 error, 2 usage, 3 finished with held or failed tickets.`

@@ -33,7 +33,7 @@ decider: {name: Jo, email: jo@acme.example}
 source: {connector: archive, options: {folder: old, fsync: "false"}}
 target: {connector: archive, options: {folder: new, fsync: "false"}}
 scopes: {all: {}}
-windows: {main: {scope: all, mode: create+update}}
+windows: {main: {scope: all, mode: create+update}, count: {scope: all, kind: census}}
 backup: {folder: backup}
 `
 
@@ -207,6 +207,30 @@ func TestCommands(t *testing.T) {
 		t.Errorf("a delta without changes: %+v", rep.Counts)
 	}
 
+	// A census in its window finds that nothing was missed; it is no window for deltas.
+	if rep := b.run(exitDone, "--kind", "census"); rep.Window != "count" || rep.Counts.Failed != 0 || rep.Counts.Listed != 3 {
+		t.Errorf("census %+v", rep)
+	}
+	out, _ = b.do(exitDone, "run", "--kind", "census", "--window", "count")
+	says(t, out, "Nothing was missed")
+	_, errs = b.do(exitError, "run", "--kind", "delta", "--window", "count")
+	says(t, errs, "window \"count\" is a census")
+	out, _ = b.do(exitDone, "status")
+	says(t, out, "count", "census")
+
+	// Another mapping: a remap finds whom it concerns, a delta writes it.
+	b.write("deltadesk.yaml", archives+"mapping: {ticket: [{from: status, to: status, values: {open: new}}]}\n")
+	if rep := b.run(exitDone, "--kind", "remap"); rep.Counts.Updated != 1 { // the first has another status
+		t.Errorf("remap %+v", rep.Counts)
+	}
+	if rep := b.run(exitDone, "--kind", "delta"); rep.Counts.Updated != 1 {
+		t.Errorf("delta after the remap %+v", rep.Counts)
+	}
+	if now, err := b.dst.Read(t.Context(), desk.Ref{Kind: desk.Ticket, ID: target(second)}); err != nil || now.Fields[desk.Status].First() != "new" {
+		t.Errorf("status %v, %v", now.Fields[desk.Status], err)
+	}
+	b.write("deltadesk.yaml", archives)
+
 	// A backup is a full run the first time and a delta afterwards; it keeps custom fields as fields.
 	if rep := b.run(exitDone, "--kind", "backup"); rep.Counts.Created != 3 || len(rep.Losses) > 0 {
 		t.Errorf("backup %+v, losses %+v", rep.Counts, rep.Losses)
@@ -231,7 +255,7 @@ func TestBadInput(t *testing.T) {
 		code int
 		says []string
 	}{
-		{"no such kind", nil, []string{"run", "--kind", "all"}, exitUsage, []string{"full", "delta", "verify", "backup"}},
+		{"no such kind", nil, []string{"run", "--kind", "all"}, exitUsage, []string{"full", "delta", "verify", "census", "remap", "backup"}},
 		{"no command", nil, []string{"frobnicate"}, exitUsage, []string{"frobnicate", "--help"}},
 		{"all mistakes at once", func(s string) string {
 			return strings.NewReplacer("scope: all,", "scope: al,", "windows:", "colour: red\nwindows:").Replace(s)
@@ -407,14 +431,16 @@ func TestServe(t *testing.T) {
 	var lines strings.Builder
 	out := writerFunc(func(p []byte) (int, error) {
 		lines.Write(p)
-		interrupt()
+		if strings.Contains(lines.String(), "window main") { // the other one comes before
+			interrupt()
+		}
 		return len(p), nil
 	})
 	var errs bytes.Buffer
-	if code := run(ctx, []string{"--config", filepath.Join(b.dir, "deltadesk.yaml"), "serve", "--every", "main=1h"}, out, &errs); code != exitDone {
+	if code := run(ctx, []string{"--config", filepath.Join(b.dir, "deltadesk.yaml"), "serve", "--every", "main=1h,count=1h"}, out, &errs); code != exitDone {
 		t.Fatalf("exit code %d\n%s", code, errs.String())
 	}
-	says(t, lines.String(), "window main: verified", "1 created")
+	says(t, lines.String(), "window main: verified", "1 created", "window count: verified")
 	says(t, errs.String(), "Stopped cleanly")
 	_, usage := b.do(exitUsage, "serve", "--every", "night=1h")
 	says(t, usage, `no window "night"`, "main")

@@ -60,10 +60,14 @@ func (statusCmd) Run(a *app) error {
 	t := a.table(table.Row{"window", "scope", "mode", "last success", "deadline", "active run"})
 	for _, w := range o.Windows {
 		last := when(w.LastOK)
-		if w.Baseline == "" {
+		what := string(w.Mode)
+		switch {
+		case w.Kind == delta.Census:
+			what = string(w.Kind)
+		case w.Baseline == "":
 			last = "no full run yet"
 		}
-		t.AppendRow(table.Row{w.Name, w.Scope, w.Mode, last, when(w.Deadline), w.Active})
+		t.AppendRow(table.Row{w.Name, w.Scope, what, last, when(w.Deadline), w.Active})
 	}
 	t.Render()
 	t = a.table(table.Row{"run", "kind", "window or scope", "status", "finished", "planned", "started", "why"})

@@ -17,9 +17,9 @@ import (
 )
 
 type runCmd struct {
-	Kind     string    `required:"" enum:"full,delta,verify,backup" help:"full (the history), delta (what changed since the cutoff), verify (compare both desks), backup (source into the archive that the migration file names)."`
-	Window   string    `help:"Window of a delta run; may be left out where there is one."`
-	Scope    string    `help:"Scope of a full or verify run; may be left out where there is one."`
+	Kind     string    `required:"" enum:"full,delta,verify,census,remap,backup" help:"full (the history), delta (what changed since the cutoff), verify (compare both desks), census (count everything in the source, find what no delta was told of), remap (after the mapping has changed: make due what becomes something else), backup (source into the archive that the migration file names)."`
+	Window   string    `help:"Window of a delta or census run; may be left out where there is one."`
+	Scope    string    `help:"Scope of any other run; may be left out where there is one."`
 	Mode     string    `enum:",create,update,create+update" default:"" help:"Overrides the window's mode: create, update or create+update."`
 	Since    time.Time `format:"2006-01-02T15:04:05Z07:00" placeholder:"TIME" help:"Delta only: list what changed since this time (RFC 3339) instead of since the cutoff. Moves no cutoff."`
 	DryRun   bool      `help:"Write nothing to the target and say what would happen."`

@@ -16,7 +16,7 @@ type serveCmd struct {
 	Workers int                      `default:"4" help:"How many batches are worked on at a time."`
 }
 
-// Run starts every window's delta when its time has come, one after the other, until no more work is to be taken up. A run
+// Run starts every window's delta or census when its time has come, one after the other, until no more work is to be taken up. A run
 // that fails or is refused does not end the serving: the next turn tries again.
 func (c *serveCmd) Run(a *app) error {
 	l, err := a.open(false, c.Workers)
@@ -55,7 +55,8 @@ func (c *serveCmd) Run(a *app) error {
 }
 
 func (c *serveCmd) turn(a *app, l *laptop, window string) error {
-	rep, err := l.run(delta.Request{Kind: delta.Delta, Window: window})
+	kind := l.file.Migration.Windows[window].Kind
+	rep, err := l.run(delta.Request{Kind: kind, Window: window})
 	var code exit
 	switch {
 	case a.ctx.Err() != nil:

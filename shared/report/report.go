@@ -11,7 +11,7 @@ import (
 type Report struct {
 	Migration string `json:"migration"`
 	Run       string `json:"run"`  // ULID
-	Kind      string `json:"kind"` // full, delta, verify, backup
+	Kind      string `json:"kind"` // full, delta, verify, census, remap, backup
 	Window    string `json:"window,omitempty"`
 	Scope     string `json:"scope"`
 	Mode      string `json:"mode"`

@@ -27,6 +27,10 @@ func verdict(r Report) string {
 	switch r.Status {
 	case "verified":
 		switch {
+		case r.Kind == "census":
+			return "Nothing was missed: what the source shows and what was brought over agree, but for what the next delta brings anyway."
+		case r.Kind == "remap":
+			return fmt.Sprintf("The mapping makes something else of %s; the next delta writes what it makes of them.", records(c.Updated))
 		case c.Planned == 0:
 			return "Done. Nothing had changed."
 		case r.Kind == "verify":
@@ -39,6 +43,10 @@ func verdict(r Report) string {
 		switch {
 		case r.Kind == "verify":
 			return fmt.Sprintf("%s of %s compared %s.", number(needs), records(c.Planned-c.Excluded), plural(needs, "is not the same on both sides", "are not the same on both sides"))
+		case r.Kind == "census":
+			return fmt.Sprintf("%s of %s looked at %s missed by the deltas, or could not be looked at.", number(needs), records(c.Planned), plural(needs, "was", "were"))
+		case r.Kind == "remap":
+			return fmt.Sprintf("The mapping makes something else of %s; %s could not be looked at.", records(c.Updated), number(needs))
 		case r.Dry:
 			return fmt.Sprintf("%s of %s would need somebody.", number(needs), planned(c))
 		}
@@ -63,7 +71,7 @@ func cutoffWords(r Report) string {
 		return "The cutoff moved forward: the next delta lists what changed after the mark that this run began with."
 	case r.Dry:
 		return "The cutoff stayed where it was, because a rehearsal moves nothing."
-	case r.Kind == "verify":
+	case r.Kind == "verify", r.Kind == "census", r.Kind == "remap":
 		return "The cutoff stayed where it was, because a comparison moves nothing."
 	case r.Status == "running" || r.Status == "waiting":
 		return "The cutoff moves when the run has finished."

@@ -230,10 +230,16 @@ func (d *decoder) windows(n, scopes *node) map[string]delta.Window {
 	for _, e := range d.named(n) {
 		m := d.section(e.value, "window")
 		d.need(e.value, m, "scope", "the name of the scope that the window brings over")
-		d.need(e.value, m, "mode", "create, update or create+update")
 		w := delta.Window{
 			Scope: d.text(m["scope"]),
+			Kind:  choice(d, m["kind"], delta.Delta, delta.Delta, delta.Census),
 			Mode:  choice(d, m["mode"], "", delta.CreateOnly, delta.UpdateOnly, delta.CreateUpdate),
+		}
+		switch {
+		case w.Kind == delta.Delta:
+			d.need(e.value, m, "mode", "create, update or create+update")
+		case m["mode"] != nil:
+			d.say(m["mode"], "a census only looks, so it has no mode; leave the line out")
 		}
 		if w.Scope != "" && !slices.Contains(names, w.Scope) {
 			d.say(m["scope"], "there is no scope %q%s; there are %s", w.Scope, near(w.Scope, names), strings.Join(names, ", "))

@@ -35,7 +35,7 @@ var keys = map[string][]string{
 	"contact":   {"name", "email"},
 	"desk":      {"connector", "options"},
 	"scope":     {"filters", "created_from", "created_to"},
-	"window":    {"scope", "mode"},
+	"window":    {"scope", "kind", "mode"},
 	"mapping":   {"unmapped", "ticket", "person", "company", "groups", "group_default", "groups_unmapped", "people"},
 	"rule":      {"from", "to", "values", "default", "transform", "unmapped", "meaning"},
 	"people":    {"unmatched", "fallback", "map"},

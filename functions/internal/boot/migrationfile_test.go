@@ -122,8 +122,8 @@ target:
 scopes:
   all: {}
   support: {filters: {group: [Support], custom.Tier: [1, yes]}, created_from: 2020-01-01, created_to: "2026-01-01T01:00:00+01:00"}
-windows:
-  everything: {scope: all, mode: create+update}
+windows: {everything: {scope: all, mode: create+update},
+  count: {scope: all, kind: census}}
 mapping:
   unmapped: note
   ticket:
@@ -163,7 +163,7 @@ backup: {folder: ./backup}
 			CreatedFrom: time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC),
 			CreatedTo:   time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
 		}},
-		Windows: map[string]delta.Window{"everything": {Scope: "all", Mode: delta.CreateUpdate}},
+		Windows: map[string]delta.Window{"everything": {Scope: "all", Kind: delta.Delta, Mode: delta.CreateUpdate}, "count": {Scope: "all", Kind: delta.Census}},
 		Rules: mapping.Rules{
 			Fields: map[desk.Kind][]mapping.FieldRule{
 				desk.Ticket: {
@@ -286,6 +286,8 @@ var brokenFiles = []struct {
 	{"empty value", "mapping:\n  groups:\n    Support:\n", 9, "mapping.groups.Support: nothing is given", true},
 	{"unknown scope", "windows:\n  night: {scope: al, mode: create}\n", 8, `windows.night.scope: there is no scope "al" (did you mean "all"?)`, false},
 	{"unknown mode", "windows: {a: {scope: all, mode: upsert}}\n", 7, `windows.a.mode: "upsert" is not possible`, true},
+	{"census with a mode", "windows: {a: {scope: all, kind: census, mode: create}}\n", 7, "windows.a.mode: a census only looks", true},
+	{"unknown kind of window", "windows: {a: {scope: all, kind: full, mode: create}}\n", 7, `windows.a.kind: "full" is not possible`, true},
 	{"window without mode", "windows: {a: {scope: all}}\n", 7, "windows.a: mode is missing", true},
 	{"window's name", "windows: {Night: {scope: all, mode: create}}\n", 7, `"Night" cannot be a name`, true},
 	{"no days", "policies: {deadline_days: 0}\n", 7, "policies.deadline_days: 0 is not possible", true},
