@@ -172,6 +172,15 @@ func (d *simDesk) change(r *record, ev desk.Event, into string, do func(*version
 	}
 }
 
+// unheard makes a new version that a full listing shows, and the feed never tells of.
+func (d *simDesk) unheard(r *record, do func(*version)) {
+	d.quietly(r, do)
+	v := r.now()
+	v.at = d.clock()
+	v.shown = v.at
+	d.w.unheard = true
+}
+
 // quietly makes a new version that no listing tells of.
 func (d *simDesk) quietly(r *record, do func(*version)) {
 	v := *r.now()

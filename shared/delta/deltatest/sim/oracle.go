@@ -71,6 +71,11 @@ func (o *oracle) mapped(f desk.Field, v string) string {
 	return v
 }
 
+// meant tells whether a value of the source was this one in the target, by the mapping of any day.
+func (o *oracle) meant(f desk.Field, v, there string) bool {
+	return o.mapped(f, v) == there || f == desk.Status && (statuses(true)[v] == there || statuses(false)[v] == there)
+}
+
 var comparedFields = []desk.Field{desk.Subject, desk.Status, desk.Priority, colour, desk.Group, desk.Tags}
 
 // ticket compares one ticket of the source with what is in the target.
@@ -540,11 +545,11 @@ func (o *oracle) excuse(s, t *record, f desk.Field, prev, e edit) string {
 		return "race" // they put back what was there before a write whose answer was lost: this desk does not tell it from one that never arrived
 	}
 	// Both sides had come to say the same.
-	if o.mapped(f, o.sourceAt(s, f, prev.no)) == prev.val {
+	if o.meant(f, o.sourceAt(s, f, prev.no), prev.val) {
 		return "both said the same"
 	}
 	for _, x := range s.hist[f] {
-		if x.no > prev.no && x.no < e.no && o.mapped(f, x.val) == prev.val {
+		if x.no > prev.no && x.no < e.no && o.meant(f, x.val, prev.val) {
 			return "both said the same"
 		}
 	}

@@ -144,6 +144,13 @@ func (w *world) people(side, what string, r *rand.Rand) {
 	case "edit":
 		f := one(r, fields)
 		edit(f, w.value(f, side == "target", r))
+	case "unheard edit":
+		if d.t.feed {
+			f := one(r, fields)
+			v := w.value(f, false, r)
+			w.say("  %s %s %s: %q → %q", d.name, t.ref, f, text(t.now().fields[f]), text(v))
+			d.unheard(t, func(x *version) { d.set(t, x, desk.Fields{f: v}, people, time.Time{}, false) })
+		}
 	case "burst": // several within one second, around a reading and a page border as it comes
 		for range 3 {
 			t = one(r, all)

@@ -73,6 +73,9 @@ func (w *world) rest() {
 	clear(w.poison)
 	w.pass(2 * time.Hour)
 	w.renew()
+	if w.unheard || w.src.t.hides {
+		w.census("all", "support")
+	}
 	w.phase(-1, nil, w.deltas()...)
 	// A link whose other end came with the other window is drawn by the next delta.
 	for part := range w.store.Parts("due/") {
@@ -85,6 +88,10 @@ func (w *world) rest() {
 	}
 	if len(w.bad) == 0 {
 		w.judge()
+	}
+	if len(w.bad) == 0 { // all that was missed has been brought over
+		w.counted = true
+		w.census("all", "support")
 	}
 }
 
@@ -276,7 +283,7 @@ func (w *world) operate(what string, r *rand.Rand) {
 			}
 			return nil
 		}))
-	case "dry run", "verify", "one-off since", "restart", "another mapping":
+	case "dry run", "verify", "one-off since", "restart", "another mapping", "census":
 		// carried out by renew, when the runs of the phase are over
 		w.wanted = append(w.wanted, what)
 	}
@@ -418,9 +425,11 @@ func (w *world) renew() {
 		scope := []string{"all", "support"}[w.roll.IntN(2)]
 		switch what {
 		case "dry run":
-			w.dryRun(scope)
+			w.idle(delta.Request{Kind: delta.Full, Scope: scope, Dry: true})
 		case "verify":
-			w.phase(-1, nil, &task{q: delta.Request{Kind: delta.Verify, Scope: scope}})
+			w.looks(delta.Verify, scope)
+		case "census":
+			w.census(scope)
 		case "one-off since":
 			w.phase(-1, nil, &task{q: delta.Request{Kind: delta.Delta, Window: "main", Since: w.now.Add(-time.Duration(w.roll.IntN(72)) * time.Hour)}})
 		case "restart":
@@ -431,18 +440,55 @@ func (w *world) renew() {
 	}
 }
 
-func (w *world) remap() {}
+// remap gives the migration another mapping, and finds out whom it concerns: the next deltas write it. It changes nothing in
+// the target by itself.
+func (w *world) remap() {
+	w.oldRules = !w.oldRules
+	w.change(func(m *delta.Migration) { m.Rules = rules(w.oldRules) })
+	w.looks(delta.Remap, "all", "support")
+}
 
-// dryRun must not change anything anywhere.
-func (w *world) dryRun(scope string) {
-	before := w.dst.changes()
-	w.phase(-1, nil, &task{q: delta.Request{Kind: delta.Full, Scope: scope, Dry: true}})
-	if got := w.dst.changes(); got != before && !w.dst.t.automates {
-		w.violate("overwritten", "a dry run changed the target: %d changes", got-before)
+// looks are runs that only look.
+func (w *world) looks(k delta.Kind, scopes ...string) {
+	for _, scope := range scopes {
+		w.idle(delta.Request{Kind: k, Scope: scope})
 	}
 }
 
-func (d *simDesk) changes() int { return len(d.feed) }
+// census counts, and wants that it calls missed only what may have been.
+func (w *world) census(scopes ...string) {
+	for _, scope := range scopes {
+		t := w.idle(delta.Request{Kind: delta.Census, Scope: scope})
+		if t.status != delta.Verified && t.status != delta.Exceptions {
+			continue
+		}
+		w.must(w.operator(func(ctx context.Context, e *delta.Engine) error {
+			rep, err := e.Report(ctx, t.id)
+			for _, x := range rep.Exceptions {
+				if !strings.HasPrefix(x.Reason, "missed update: ") {
+					continue
+				}
+				w.occur("census/missed update")
+				if w.counted || !w.unheard && !w.src.t.hides && !w.restored {
+					w.violate("miscounted", "a census calls %s missed, and the feed told everything: %s", x.Record, x.Reason)
+				}
+			}
+			return err
+		}))
+	}
+}
+
+// idle is a run that must not change anything in the target.
+func (w *world) idle(q delta.Request) *task {
+	w.pass(10 * time.Second) // what is still on its way arrives
+	before := len(w.dst.feed)
+	t := &task{q: q}
+	w.phase(-1, nil, t)
+	if n := len(w.dst.feed) - before; n > 0 && !w.dst.t.automates {
+		w.violate("overwritten", "a %s run (dry: %v) changed the target: %d changes", q.Kind, q.Dry, n)
+	}
+	return t
+}
 
 // account looks at what a run says of itself.
 func (w *world) account(t *task) {

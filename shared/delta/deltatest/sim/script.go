@@ -96,6 +96,8 @@ var sorts = []weighted{
 	{"operator: dry run", 4, false, true},
 	{"operator: verify", 8, false, true},
 	{"operator: one-off since", 5, false, true},
+	{"operator: census", 12, false, true},
+	{"source: unheard edit", 20, true, true},
 }
 
 // newScript draws what happens in a world.

@@ -52,6 +52,8 @@ type world struct {
 	recreated     map[desk.Ref]int // how often a person said: create it again
 	outdated      bool             // a delta was refused because its scope means something else now
 	restored      bool             // the ledger went back to an earlier day
+	unheard       bool             // something changed in the source that its feed did not tell
+	counted       bool             // what a census found since has been carried over
 	ended         map[string]bool
 	snapshot      *deltatest.Snapshot
 	rows          map[string]rowSeen
