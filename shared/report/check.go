@@ -41,6 +41,12 @@ func filled(r Report) Report {
 	for i := range r.Losses {
 		r.Losses[i].Examples = list(r.Losses[i].Examples)
 	}
+	for i := range r.Chosen {
+		r.Chosen[i].Features = list(r.Chosen[i].Features)
+	}
+	for i := range r.Left {
+		r.Left[i].What = list(r.Left[i].What)
+	}
 	for i := range r.Kept {
 		r.Kept[i].Fields = list(r.Kept[i].Fields)
 	}

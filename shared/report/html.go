@@ -18,7 +18,7 @@ var pageText string
 var pageTemplate = template.Must(template.New("report").Funcs(template.FuncMap{
 	"number": number, "size": size, "stamp": stamp, "length": length, "seconds": seconds, "cursor": cursor, "join": strings.Join,
 	"steps": steps, "largest": func(m map[string]int) []row { return rows(largest(m)) }, "sum": sum,
-	"outcomes": func(c Counts) []row { return rows(c.all()) }, "meaning": LossClass.meaning,
+	"outcomes": func(c Counts) []row { return rows(c.all()) }, "meaning": LossClass.meaning, "outcome": Report.outcome,
 }).Parse(pageText))
 
 // page is what the template sees.
@@ -28,7 +28,7 @@ type page struct {
 	Flow                  flow
 	Open                  int
 	MoreExceptions        int
-	MoreKept              int
+	MoreKept, MoreLeft    int
 }
 
 // row is a tally for the template.
@@ -56,6 +56,9 @@ func HTML(w io.Writer, r Report) error {
 	}
 	if n := len(p.Kept) - htmlRows; n > 0 {
 		p.Kept, p.MoreKept = p.Kept[:htmlRows], n
+	}
+	if n := len(p.Left) - htmlRows; n > 0 {
+		p.Left, p.MoreLeft = p.Left[:htmlRows], n
 	}
 	var b bytes.Buffer
 	err := pageTemplate.Execute(&b, p)

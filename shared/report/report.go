@@ -11,7 +11,7 @@ import (
 type Report struct {
 	Migration string `json:"migration"`
 	Run       string `json:"run"`  // ULID
-	Kind      string `json:"kind"` // full, delta, verify, census, remap, backup
+	Kind      string `json:"kind"` // full, delta, sample, verify, census, remap, undo, backup
 	Window    string `json:"window,omitempty"`
 	Scope     string `json:"scope"`
 	Mode      string `json:"mode"`
@@ -20,7 +20,10 @@ type Report struct {
 	// waiting or running.
 	Status string `json:"status"`
 	// Why is one sentence for a status other than verified.
-	Why        string    `json:"why,omitempty"`
+	Why string `json:"why,omitempty"`
+	// Undoes is the run that an undo took back, UndoneBy the run by which this one was undone since.
+	Undoes     string    `json:"undoes,omitempty"`
+	UndoneBy   string    `json:"undone_by,omitempty"`
 	ConfigHash string    `json:"config_hash"`
 	Started    time.Time `json:"started"`
 	Ended      time.Time `json:"ended,omitzero"`
@@ -43,13 +46,32 @@ type Report struct {
 
 	// Losses by class, with what each class means.
 	Losses []LossClass `json:"losses"`
-	// Exceptions are every held and failed record (and for a verify run every record that differs).
+	// Exceptions are every held and failed record (for a verify run every record that differs; for an undo, "held" are those
+	// in which something of the run stays).
 	Exceptions []Exception `json:"exceptions"`
 	// Kept lists fields and entries that people changed in the target and that were left alone: record, field names, and
 	// entries as "entry ID".
 	Kept []Kept `json:"kept"`
 	// Excluded by reason.
 	Excluded map[string]int `json:"excluded"`
+	// Chosen are the tickets of a sample with the features for which each was chosen, out of as many as were Looked at.
+	Chosen []Chosen `json:"chosen,omitempty"`
+	Looked int      `json:"looked_at,omitempty"`
+	// Left is everything of the undone run that an undo did not take back.
+	Left []Left `json:"left,omitempty"`
+}
+
+// Chosen is a ticket of a sample.
+type Chosen struct {
+	Record   string   `json:"record"`
+	Features []string `json:"features"`
+}
+
+// Left is a record with what an undo could not take back, in sentences that name ids and fields.
+type Left struct {
+	Record string   `json:"record"`
+	Target string   `json:"target,omitempty"`
+	What   []string `json:"what"`
 }
 
 // Counts of plan entries: listed = dropped + planned; planned = created + updated + unchanged + excluded + held + failed.

@@ -109,13 +109,35 @@ func reports() map[string]Report {
 	verify.Exceptions = []Exception{{"tickets/5", "77", "failed", "differs in: priority", "deltadesk retry acme tickets/5"}}
 	verify.Kept, verify.Losses = nil, nil
 
+	sample := empty
+	sample.Kind, sample.Window, sample.Mode, sample.CutoffBefore, sample.CutoffAfter = "sample", "", "create+update", nil, nil
+	sample.Counts = Counts{Listed: 12000, Dropped: 11997, Planned: 3, Created: 3}
+	sample.ByKind = []KindCounts{{"ticket", sample.Counts}}
+	sample.Looked, sample.UndoneBy = 30, "01JD5Y6QZV8J3W3C4N7H2K9M5V"
+	sample.Chosen = []Chosen{{"ticket/42", []string{"HTML", "files", "rare value of priority"}}, {"ticket/7", []string{"right-to-left text"}}, {"ticket/8", []string{"nothing odd"}}}
+
+	undo := sample
+	undo.Kind, undo.Mode, undo.Run, undo.Undoes, undo.UndoneBy = "undo", "", sample.UndoneBy, sample.Run, ""
+	undo.Status, undo.Why, undo.Looked, undo.Chosen = "exceptions", "records in which something of the run stays: 1; failed: 0", 0, nil
+	undo.Counts = Counts{Listed: 4, Planned: 4, Updated: 2, Excluded: 1, Held: 1}
+	undo.ByKind = []KindCounts{{"person", Counts{Listed: 1, Planned: 1, Excluded: 1}}, {"ticket", Counts{Listed: 3, Planned: 3, Updated: 2, Held: 1}}}
+	undo.Excluded = map[string]int{"people and companies that the run created stay": 1}
+	undo.Exceptions = []Exception{{"ticket/7", "1007", "held", "not undone: somebody has worked on it since (status)", "look at it in the target; deltadesk explain ticket/7 says what was written"}}
+	undo.Left = []Left{
+		{"person/3", "103", []string{"created by the run, and stays: others may point to it"}}, {"ticket/7", "1007", []string{"somebody has worked on it since (status)"}},
+	}
+	clean := undo
+	clean.Status, clean.Why, clean.Exceptions, clean.Left = "verified", "", nil, undo.Left[:1]
+	clean.Counts.Updated, clean.Counts.Held = 3, 0
+	clean.ByKind = []KindCounts{undo.ByKind[0], {"ticket", Counts{Listed: 3, Planned: 3, Updated: 3}}}
+
 	cancelled := stopped
 	cancelled.Status, cancelled.Why = "cancelled", "Cancelled by an operator."
 	waiting := running
 	waiting.Status, waiting.Why = "waiting", "The source cannot be reached since 2026-11-20 22:10 UTC."
 	return map[string]Report{
 		"verified": verified, "exceptions": exceptions(), "stopped": stopped, "empty": empty, "running": running, "dry": dry, "verify": verify,
-		"cancelled": cancelled, "waiting": waiting,
+		"cancelled": cancelled, "waiting": waiting, "sample": sample, "undo": undo, "undone": clean,
 	}
 }
 

@@ -28,6 +28,8 @@ func Text(w io.Writer, r Report, width int, color bool) error {
 	t.counts(r)
 	t.pairs(r)
 	t.losses(r)
+	t.chosen(r)
+	t.left(r)
 	t.exceptions(r)
 	if _, err := w.Write(t.b.Bytes()); err != nil {
 		return fmt.Errorf("write report of run %s: %w", r.Run, err)
@@ -44,6 +46,12 @@ func facts(r Report) []string {
 	f = append(f, "scope "+r.Scope)
 	if r.Mode != "" {
 		f = append(f, r.Mode)
+	}
+	if r.Undoes != "" {
+		f = append(f, "undoes run "+r.Undoes)
+	}
+	if r.UndoneBy != "" {
+		f = append(f, "undone by run "+r.UndoneBy)
 	}
 	f = append(f, "run "+r.Run, "since "+stamp(r.Started))
 	if !r.Ended.IsZero() {
@@ -206,6 +214,40 @@ func (t *text) losses(r Report) {
 	}
 }
 
+// chosen says why each ticket of a sample is in it.
+func (t *text) chosen(r Report) {
+	if len(r.Chosen) == 0 {
+		return
+	}
+	t.heading(fmt.Sprintf("Chosen, of %s looked at", number(r.Looked)))
+	for _, c := range r.Chosen {
+		t.wrap("  ", clean(c.Record)+": "+strings.Join(c.Features, ", "))
+	}
+}
+
+// left lists what an undo could not take back. What also needs somebody is listed there.
+func (t *text) left(r Report) {
+	needs := map[string]bool{}
+	for _, e := range r.Exceptions {
+		needs[e.Record] = true
+	}
+	heading := false
+	for _, l := range r.Left {
+		if needs[l.Record] {
+			continue
+		}
+		if !heading {
+			t.heading("Stays in the target")
+			heading = true
+		}
+		record := clean(l.Record)
+		if l.Target != "" {
+			record += " (target " + clean(l.Target) + ")"
+		}
+		t.wrap("  ", record+": "+strings.Join(l.What, "; "))
+	}
+}
+
 func (t *text) exceptions(r Report) {
 	if len(r.Exceptions) == 0 {
 		return
@@ -220,7 +262,7 @@ func (t *text) exceptions(r Report) {
 		if e.Target != "" {
 			record += " (target " + clean(e.Target) + ")"
 		}
-		t.line("  " + t.paint(color, clean(e.Outcome)) + " " + record)
+		t.line("  " + t.paint(color, clean(r.outcome(e))) + " " + record)
 		t.wrap("      ", e.Reason)
 		if e.Next != "" {
 			t.wrap("      → ", e.Next)

@@ -31,6 +31,14 @@ func verdict(r Report) string {
 			return "Nothing was missed: what the source shows and what was brought over agree, but for what the next delta brings anyway."
 		case r.Kind == "remap":
 			return fmt.Sprintf("The mapping makes something else of %s; the next delta writes what it makes of them.", records(c.Updated))
+		case r.Kind == "undo" && c.Planned == 0:
+			return "Done. The run had written nothing."
+		case r.Kind == "undo" && r.Dry:
+			return fmt.Sprintf("All that the run did to %s would be taken back.", records(c.Planned-c.Excluded))
+		case r.Kind == "undo":
+			return fmt.Sprintf("Undone: all that the run did to %s.", records(c.Planned-c.Excluded))
+		case r.Kind == "sample" && c.Planned == 0:
+			return "Done. There is no ticket to take a sample of."
 		case c.Planned == 0:
 			return "Done. Nothing had changed."
 		case r.Kind == "verify":
@@ -47,6 +55,10 @@ func verdict(r Report) string {
 			return fmt.Sprintf("%s of %s looked at %s missed by the deltas, or could not be looked at.", number(needs), records(c.Planned), plural(needs, "was", "were"))
 		case r.Kind == "remap":
 			return fmt.Sprintf("The mapping makes something else of %s; %s could not be looked at.", records(c.Updated), number(needs))
+		case r.Kind == "undo" && r.Dry:
+			return fmt.Sprintf("%s of %s would not be taken back wholly.", number(needs), planned(c))
+		case r.Kind == "undo":
+			return fmt.Sprintf("Undone, but in %s of %s something stays as the run left it.", number(needs), planned(c))
 		case r.Dry:
 			return fmt.Sprintf("%s of %s would need somebody.", number(needs), planned(c))
 		}
@@ -63,10 +75,22 @@ func verdict(r Report) string {
 	return "Status " + r.Status + "."
 }
 
+// outcome is what an exception is called: what an undo leaves is not held for a decision, it stays.
+func (r Report) outcome(e Exception) string {
+	if r.Kind == "undo" && e.Outcome == "held" {
+		return "stays"
+	}
+	return e.Outcome
+}
+
 // cutoffWords says what became of the cutoff.
 func cutoffWords(r Report) string {
 	before, after := cursor(r.CutoffBefore), cursor(r.CutoffAfter)
 	switch {
+	case r.Kind == "sample":
+		return "A sample moves no cutoff and makes no baseline."
+	case r.Kind == "undo" && !r.Dry:
+		return "The cutoff stayed where it was: what was taken back is due, and the next delta brings it again."
 	case before != after:
 		return "The cutoff moved forward: the next delta lists what changed after the mark that this run began with."
 	case r.Dry:
