@@ -38,6 +38,9 @@ func (e *Engine) Step(ctx context.Context, id string) (Progress, error) {
 			err = e.storeReport(ctx, id)
 		}
 		if err == nil {
+			err = e.markUndone(ctx, run, s.total.Failed)
+		}
+		if err == nil {
 			err = e.vacate(ctx, run)
 		}
 		return Progress{Run: run, Counts: s.total, Finished: s.total.Finished(), Listed: true}, err
@@ -121,7 +124,7 @@ func (e *Engine) troubled(ctx context.Context, run Run, err error) error {
 
 func (e *Engine) save(ctx context.Context, run *Run) error {
 	saved, err := update(ctx, e, e.runKey(run.ID), func(r *Run) error {
-		r.Listed = r.Listed || run.Listed
+		r.Listed, r.Looked = r.Listed || run.Listed, run.Looked
 		if r.Status == Waiting && r.Stop == "" {
 			r.Status, r.Why = Running, ""
 		}
@@ -226,7 +229,7 @@ func (e *Engine) tooMany(run Run, c report.Counts) bool {
 // sweep plans the tickets whose links could be drawn only now, because the other end arrived during this run, and those with
 // entries that moved: everybody else has been carried out.
 func (e *Engine) sweep(ctx context.Context, run Run, pages []pageRow) ([]pageRow, error) {
-	if run.Kind.Looks() || run.Dry || len(pages) == 0 {
+	if run.Kind.Looks() || run.Kind == Undo || run.Dry || len(pages) == 0 {
 		return nil, nil
 	}
 	kinds := e.kinds()
@@ -260,6 +263,7 @@ func (e *Engine) end(ctx context.Context, run *Run, s sums, status Status, why s
 		}
 		r.Usage = &all
 		r.Status, r.Why, r.Ended, r.Stop, r.Listed = status, why, e.Now().UTC(), "", run.Listed
+		r.Looked = run.Looked
 		if r.Ended.Before(r.Started) { // by another process's clock
 			r.Ended = r.Started
 		}
@@ -277,6 +281,9 @@ func (e *Engine) end(ctx context.Context, run *Run, s sums, status Status, why s
 			return err
 		}
 	}
+	if err := e.markUndone(ctx, *run, s.total.Failed); err != nil {
+		return err
+	}
 	return e.vacate(ctx, *run)
 }
 
@@ -285,6 +292,8 @@ func (e *Engine) exceptions(ctx context.Context, run *Run, s sums) (string, erro
 	switch run.Kind {
 	case Verify:
 		return fmt.Sprintf("%d records differ, %d more only in fields that are held", s.total.Failed, s.total.Held), nil
+	case Undo:
+		return fmt.Sprintf("records in which something of the run stays: %d; failed: %d", s.total.Held, s.total.Failed), nil
 	case Remap:
 		return fmt.Sprintf("%d records could not be looked at; they are as they were", s.total.Failed), nil
 	case Census:
@@ -383,12 +392,13 @@ func (e *Engine) Report(ctx context.Context, id string) (report.Report, error) {
 	}
 	r := report.Report{
 		Migration: e.mig.ID, Run: run.ID, Kind: string(run.Kind), Window: run.Window, Scope: run.Scope, Mode: string(run.Mode), Dry: run.Dry,
+		Undoes: run.Undoes, UndoneBy: run.UndoneBy, Looked: run.Looked,
 		Status: string(run.Status), Why: run.Why, ConfigHash: run.Config, Started: run.Started, Ended: run.Ended,
 		CutoffBefore: null(run.From), CutoffAfter: null(run.From), Counts: s.total,
 		Requests: map[string]map[string]int{}, StoreCalls: map[string]int{}, Seconds: map[string]float64{}, Excluded: map[string]int{},
 		ByKind: []report.KindCounts{}, Losses: []report.LossClass{}, Exceptions: []report.Exception{}, Kept: []report.Kept{},
 	}
-	if (run.Status == Verified || run.Status == Exceptions) && !run.Dry && !run.Kind.Looks() && run.Since.IsZero() {
+	if moves := run.Kind == Full || run.Kind == Delta && run.Since.IsZero(); moves && (run.Status == Verified || run.Status == Exceptions) && !run.Dry {
 		r.CutoffAfter = null(run.Until)
 	}
 	for _, k := range e.kinds() {
@@ -402,6 +412,12 @@ func (e *Engine) Report(ctx context.Context, id string) (report.Report, error) {
 			r.Exceptions = append(r.Exceptions, report.Exception{Record: o.Ref.String(), Target: o.Target, Outcome: string(o.Outcome), Reason: o.Reason, Next: o.Next})
 		case OutExcluded:
 			r.Excluded[o.Reason]++
+		}
+		if len(o.Chosen) > 0 {
+			r.Chosen = append(r.Chosen, report.Chosen{Record: o.Ref.String(), Features: o.Chosen})
+		}
+		if len(o.Left) > 0 {
+			r.Left = append(r.Left, report.Left{Record: o.Ref.String(), Target: o.Target, What: o.Left})
 		}
 		if len(o.Kept) > 0 {
 			r.Kept = append(r.Kept, report.Kept{Record: o.Ref.String(), Fields: o.Kept})

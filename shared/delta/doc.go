@@ -10,8 +10,9 @@
 //	start     the source's mark, then the lane in the state row with what the run begins with, then the run row
 //	list      the plan page's object, then its row; the row carries the place where listing goes on
 //	dispatch  messages, then the note on the page row that they were sent; without outcomes they are sent again
-//	push      read the source, then claim the ledger row with the intent, then write the target, then keep what it looks
-//	          like, then what has become due, then the outcome
+//	push      read the source, then claim the ledger row with the intent, then keep what the target is before (where the run
+//	          can be undone), then write the target, then keep what it looks like, then what has become due, then the
+//	          outcome
 //	close     every page sealed, then the run's verdict, then the report, then cutoff and lane in one write
 //
 // So a page whose row is there has its object; a claim that is there may have an effect behind it and is looked up before
@@ -38,5 +39,8 @@
 //	dispose.go   what follows from an error: invariants 11 and 12
 //	close.go     sums, threshold, cutoff: invariants 3 and 8
 //	held.go      what waits for a person, and decisions
+//	sample.go    which tickets are odd
+//	image.go     what a record of the target was before a run wrote to it
+//	undo.go      a run taken back: what it created; putback.go: what it changed
 //	verify.go    both desks as they are now
 package delta

@@ -859,3 +859,24 @@ func TestEdgeMergedIntoNewTicket(t *testing.T) {
 		t.Errorf("the old ticket is still there: %v; %+v", there, rep.Counts)
 	}
 }
+
+// Somebody whom only a ticket needs is created, and the process dies before the rest of them is written: the next one writes
+// it, although nobody lists the person again.
+func TestEdgeErrandUnfinished(t *testing.T) {
+	w := world(t)
+	firm := w.Source.Add(desk.Company, desk.Fields{desk.Name: {"Acme"}})
+	ann := w.Source.Add(desk.Person, desk.Fields{desk.Name: {"Ann"}, desk.Email: {"ann@x.example"}, desk.CompanyOf: {firm}})
+	id := w.Source.Add(desk.Ticket, desk.Fields{desk.Subject: {"one"}, desk.Status: {"open"}, desk.Requester: {ann}})
+	died := false
+	w.Target.Cut = func() {
+		if !died {
+			died = true
+			panic(deltatest.Crash{})
+		}
+	}
+	run(t, w, delta.Request{Kind: delta.Sample, Scope: "all", N: 1})
+	look := w.Target.Look()
+	if got := look["person/"+ann][0].Fields[desk.CompanyOf]; !died || got != "[company/"+firm+"]" || look["ticket/"+id][0].Fields[desk.Requester] != "[person/"+ann+"]" {
+		t.Errorf("died=%v company %q %v", died, got, look)
+	}
+}

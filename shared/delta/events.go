@@ -215,14 +215,19 @@ func (e *Engine) mergeTarget(ctx context.Context, w *work, ref desk.Ref, row *le
 	case row.How == mergedThere, row.Into != "":
 		return false, apart, nil, nil
 	case e.mig.OnMerged == Mirror && can:
+		if err := e.before(ctx, w, image{Ref: w.ref, Target: w.row.Target, Final: ref.String() + " was merged into it"}); err != nil {
+			return false, apart, nil, err
+		}
 		return true, together, nil, m.Merge(ctx, from, e.targetRef(w))
 	}
 	policy := e.mig.OnMerged
 	if policy == Mirror {
 		policy = Close // as near as such a desk comes
 	}
-	left = e.leaving(policy, old)
-	if len(left[desk.Tags]) > 0 { // noted before it is there: taking a tag away that never came does no harm
+	if left = e.leaving(policy, old); len(left) > 0 {
+		err = e.before(ctx, w, imageOfEvent(ref, *row, old, left))
+	}
+	if err == nil && len(left[desk.Tags]) > 0 { // noted before it is there: taking a tag away that never came does no harm
 		_, err = update(ctx, e, e.ledgerKey(ref), func(r *ledgerRow) error { r.Tag = tagTicket; return nil })
 	}
 	if err == nil && len(left) > 0 {
@@ -408,8 +413,12 @@ func (e *Engine) applyLeaving(ctx context.Context, w *work, wrote desk.Fields, n
 			intent[f] = b
 		}
 	}
+	im := imageOfEvent(w.ref, w.row, now, wrote)
 	w.row.Tag = left.Tag
 	if err := e.claim(ctx, w, intent); err != nil || len(wrote) == 0 {
+		return err
+	}
+	if err := e.before(ctx, w, im); err != nil {
 		return err
 	}
 	if _, err := e.Target.Apply(ctx, e.targetRef(w), desk.Change{Fields: wrote, Lock: now.Lock}); err != nil {
@@ -597,6 +606,9 @@ func (e *Engine) remove(ctx context.Context, w *work) error {
 		return &desk.Error{Op: "delete target " + w.row.Target, Class: desk.ErrRejected, Said: "this desk cannot delete; choose policy close or tag"}
 	}
 	if err := e.claim(ctx, w, nil); err != nil {
+		return err
+	}
+	if err := e.before(ctx, w, image{Ref: w.ref, Target: w.row.Target, Event: true, Final: "it was deleted"}); err != nil {
 		return err
 	}
 	if err := d.Delete(ctx, e.targetRef(w)); err != nil && !errors.Is(err, desk.ErrNotFound) {

@@ -25,6 +25,12 @@ const (
 // ListPage).
 func (e *Engine) list(ctx context.Context, run *Run, pages []pageRow, budget int) ([]pageRow, error) {
 	defer e.clock("list")()
+	switch run.Kind {
+	case Sample:
+		return e.pick(ctx, run, pages, budget)
+	case Undo:
+		return e.listWritten(ctx, run, pages, budget)
+	}
 	kind, from, dueDone, kinds := e.place(run, pages)
 	if kind < 0 {
 		return pages, fmt.Errorf("run %s has listed %s records, a kind that the two desks do not share", run.ID, pages[len(pages)-1].Kind)
@@ -136,18 +142,27 @@ func (e *Engine) known(l ledgerRow, it desk.Listed) bool {
 		l.Rules == e.rules && l.Began.After(it.Stamp.At.Add(e.SourceSide.StampResolution+e.SourceSide.ListLag))
 }
 
-// listDue makes pages of the due rows of a kind, those with the given reasons only if there are any.
+// listDue makes pages of the due rows of a kind, those with the given reasons only if there are any. A sample
+// stays as large as it is: whoever else is due is for the next delta.
 func (e *Engine) listDue(ctx context.Context, run *Run, k desk.Kind, no int, why ...string) ([]pageRow, error) {
 	var entries []planEntry
 	if run.Kind.Looks() || run.Dry && len(why) > 0 {
 		return nil, nil
+	}
+	planned := func(desk.Ref) bool { return true }
+	if run.Kind == Sample {
+		all, err := e.planned(ctx, run.ID)
+		if err != nil {
+			return nil, err
+		}
+		planned = func(ref desk.Ref) bool { return all[ref] }
 	}
 	err := e.each(ctx, e.duePart(run.Scope), string(k)+"/", func(r Row) error {
 		d, err := decode[dueRow](r)
 		if err != nil {
 			return err
 		}
-		if d.Mode != "" && run.Mode != CreateUpdate && run.Mode != d.Mode || len(why) > 0 && !slices.Contains(why, d.Why) {
+		if d.Mode != "" && run.Mode != CreateUpdate && run.Mode != d.Mode || len(why) > 0 && !slices.Contains(why, d.Why) || !planned(d.Listed.Ref) {
 			return nil
 		}
 		entries = append(entries, planEntry{Listed: d.Listed, Due: d.Why, DueVersion: r.Version})

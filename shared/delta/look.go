@@ -108,6 +108,9 @@ type RunStatus struct {
 	Ended    time.Time `json:"ended,omitzero"`
 	Planned  int       `json:"planned"`
 	Finished int       `json:"finished"`
+	// Undoes is the run that an undo takes back, UndoneBy the run by which this one was undone.
+	Undoes   string `json:"undoes,omitempty"`
+	UndoneBy string `json:"undone_by,omitempty"`
 }
 
 // Status tells where the migration stands.
@@ -138,7 +141,7 @@ func (e *Engine) Status(ctx context.Context) (Overview, error) {
 		if err != nil {
 			return err
 		}
-		rs := RunStatus{ID: run.ID, Kind: run.Kind, Window: run.Window, Scope: run.Scope, Dry: run.Dry, Status: run.Status, Why: run.Why, Started: run.Started, Ended: run.Ended}
+		rs := RunStatus{ID: run.ID, Kind: run.Kind, Window: run.Window, Scope: run.Scope, Dry: run.Dry, Status: run.Status, Why: run.Why, Started: run.Started, Ended: run.Ended, Undoes: run.Undoes, UndoneBy: run.UndoneBy}
 		pages, err := e.pageRows(ctx, run.ID)
 		if err != nil {
 			return err

@@ -199,7 +199,7 @@ func (e *Engine) reviseCopies(ctx context.Context, w *work, c copied) error {
 		if err := e.free(o.row); err != nil {
 			return err
 		}
-		done, err := e.empty(ctx, c.id, o)
+		done, err := e.empty(ctx, w, c.id, o)
 		if err != nil {
 			return fmt.Errorf("revise the copy of entry %s of %s in target %s: %w", c.id, w.ref, o.row.Target, err)
 		}
@@ -222,7 +222,7 @@ func (e *Engine) reviseCopies(ctx context.Context, w *work, c copied) error {
 }
 
 // empty takes the words and files out of a copy, wherever its ticket's thread has gone, and returns what the ledger is to know.
-func (e *Engine) empty(ctx context.Context, entry string, o anotherCopy) (entryRow, error) {
+func (e *Engine) empty(ctx context.Context, w *work, entry string, o anotherCopy) (entryRow, error) {
 	done := entryRow{Target: o.k.Target, Digest: taken, Private: o.k.Private}
 	now, err := e.Target.Read(ctx, desk.Ref{Kind: o.ref.Kind, ID: o.row.Target})
 	if errors.Is(err, desk.ErrNotFound) {
@@ -237,10 +237,15 @@ func (e *Engine) empty(ctx context.Context, entry string, o anotherCopy) (entryR
 	if i < 0 {
 		return done, nil
 	}
-	words := true
-	en := copied{known: o.k, tgt: &now.Entries[i]}.written(now.Entries[i].Public, &words)
+	words, c := true, copied{id: entry, known: o.k, tgt: &now.Entries[i]}
+	en := c.written(now.Entries[i].Public, &words)
 	en.Marker = e.marker(entry)
 	done.Target, done.Shown = en.ID, wordsDigest(*en)
+	im := image{Ref: o.ref, Target: o.row.Target, Tag: o.row.Tag}
+	im.revises(c)
+	if err := e.before(ctx, w, im); err != nil {
+		return done, err
+	}
 	err = e.Target.(desk.Reviser).Revise(ctx, now.Ref, *en)
 	if errors.Is(err, desk.ErrNotFound) {
 		err = nil

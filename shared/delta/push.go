@@ -66,6 +66,8 @@ func (e *Engine) Work(ctx, intake context.Context, ms []Message) []Retry {
 			w.err = e.censusOne(ctx, w)
 		case Remap:
 			w.err = e.remapOne(ctx, w)
+		case Undo:
+			w.err = e.undoOne(ctx, w)
 		default:
 			w.err = e.prepare(ctx, w)
 		}
@@ -152,6 +154,8 @@ type work struct {
 	revised   bool   // entries were revised, so that the target's lock has moved
 	takenOver bool   // somebody claimed before us and never said what came of it
 
+	ours []desk.Field // what a writer of ours, cut off, made of them was there already
+
 	ref    desk.Ref  // what it came to: the record that lives on, for one that was merged
 	row    ledgerRow // of ref, as read
 	rec    desk.Record
@@ -196,7 +200,7 @@ func (w *work) pos() int { return w.m.Page*maxPage + w.m.Seq }
 
 func (w *work) finish(o Outcome, reason string) {
 	w.done, w.err = true, nil
-	w.out = outcomeRow{Ref: w.it.Ref, Target: w.row.Target, Outcome: o, Reason: reason, Losses: w.losses, Bytes: w.bytes, Kept: w.out.Kept}
+	w.out = outcomeRow{Ref: w.it.Ref, Target: w.row.Target, Outcome: o, Reason: reason, Losses: w.losses, Bytes: w.bytes, Kept: w.out.Kept, Chosen: w.it.Chosen, Left: w.out.Left}
 }
 
 // Errors by which a record is put back without being anybody's fault.
@@ -608,6 +612,10 @@ func (e *Engine) settle(ctx context.Context, w *work) (verdict, error) {
 	case fail:
 		reason := err.Error()
 		w.finish(OutFailed, reason)
+		if w.run.Kind == Undo {
+			w.out.Next = "mend the cause, then: deltadesk undo " + w.run.Undoes
+			return v, nil
+		}
 		w.out.Next = "mend the cause; the record stays due and is tried again by the next run"
 		if err := e.makeDue(ctx, w.run.Scope, dueRow{Listed: w.it.Listed, Why: "failed", Run: w.run.ID}); err != nil {
 			return v, err
@@ -673,7 +681,7 @@ func (e *Engine) makeFoundDue(ctx context.Context, w *work) error {
 // the due row is all that remembers the record; and before the outcome, because after it nobody comes back. It may be done
 // twice.
 func (e *Engine) conclude(ctx context.Context, w *work) error {
-	if w.run.Dry {
+	if w.run.Dry || w.run.Kind == Undo {
 		return nil
 	}
 	if w.run.Kind.Looks() {

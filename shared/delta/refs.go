@@ -82,11 +82,15 @@ func (e *Engine) pointed(ctx context.Context, w *work, ref desk.Ref) (string, er
 	if w.run.Kind.Looks() {
 		return e.foresee(ctx, w, ref, row)
 	}
-	if row.Target == "" || row.How == "fallback" && e.lookAgain(w.run.ID, ref) {
+	// One that was created and has not got everything is brought to its end: it may not be in the plan itself.
+	if row.Target == "" || row.Unfinished || row.How == "fallback" && e.lookAgain(w.run.ID, ref) {
 		p := &work{m: w.m, run: w.run, it: planEntry{Listed: desk.Listed{Ref: ref}, Due: "needed"}, ref: ref, errand: true}
 		err := e.prepare(ctx, p)
 		if err == nil && !p.done {
 			err = e.carryOut(ctx, ctx, p)
+		}
+		if row.Unfinished && (errors.Is(err, desk.ErrNotFound) || errors.Is(err, desk.ErrRejected)) {
+			return row.Target, nil // it is there; that it lacks something is no reason to keep the ticket back
 		}
 		if errors.Is(err, errNotYet) && errors.Is(err, desk.ErrNotFound) {
 			return "", nil // the source does not know the person any more

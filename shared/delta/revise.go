@@ -276,6 +276,7 @@ func (e *Engine) revise(ctx, intake context.Context, w *work, todo []copied) err
 	var fates []fate
 	var ids []string
 	revised := map[string]bool{}
+	im := image{Ref: w.ref, Target: w.row.Target, Tag: w.row.Tag}
 	for _, c := range todo {
 		f := e.mig.judge(c)
 		if len(f.ask) > 0 {
@@ -303,6 +304,7 @@ func (e *Engine) revise(ctx, intake context.Context, w *work, todo []copied) err
 		case f.write != nil:
 			fates, ids = append(fates, f), append(ids, c.id)
 			revised[c.id] = f.write.Public
+			im.revises(c)
 			continue
 		case f.stale && c.can:
 			if err := e.reviseCopies(ctx, w, c); err != nil {
@@ -316,6 +318,9 @@ func (e *Engine) revise(ctx, intake context.Context, w *work, todo []copied) err
 	}
 	w.revising = revised
 	if err := e.ensure(ctx, w, nil); err != nil {
+		return err
+	}
+	if err := e.before(ctx, w, im); err != nil {
 		return err
 	}
 	for i, f := range fates {

@@ -25,11 +25,17 @@ const (
 	Verify Kind = "verify"
 	Census Kind = "census"
 	Remap  Kind = "remap"
+	Undo   Kind = "undo"
 )
 
 // Looks tells whether a run of this kind only looks: it reads and compares, and writes to neither desk. What it finds
 // becomes due, where it is asked to see to it, and the next delta carries it out.
 func (k Kind) Looks() bool { return k == Verify || k == Census || k == Remap }
+
+// Undoable tells whether runs of this kind keep before-images, so that they can be undone. A full run does not: what it
+// writes is mostly new, an image of each record would cost as much as the record, and it is undone by its own means, which
+// is an empty target and a new ledger.
+func (k Kind) Undoable() bool { return k == Sample || k == Delta }
 
 // Status of a run.
 type Status string
@@ -108,14 +114,22 @@ type Run struct {
 	Adopt   bool `json:"adopt,omitempty"`
 	Adopted bool `json:"adopted,omitempty"`
 	// Since is set when an operator re-reads a past range; such a run moves no cutoff.
-	Since   time.Time   `json:"since,omitzero"`
-	Config  string      `json:"config"`
-	From    desk.Cursor `json:"from,omitempty"`
-	Until   desk.Cursor `json:"until"`
-	Started time.Time   `json:"started"`
-	Ended   time.Time   `json:"ended,omitzero"`
-	Status  Status      `json:"status"`
-	Why     string      `json:"why,omitempty"`
+	Since time.Time `json:"since,omitzero"`
+	// N is how many tickets a sample is to have, Looked how many were read to choose them.
+	N      int `json:"n,omitempty"`
+	Looked int `json:"looked,omitempty"`
+	// Images: the run keeps before-images of what it writes to.
+	Images bool `json:"images,omitempty"`
+	// Undoes is the run that this one undoes; UndoneBy the run by which this one was undone.
+	Undoes   string      `json:"undoes,omitempty"`
+	UndoneBy string      `json:"undone_by,omitempty"`
+	Config   string      `json:"config"`
+	From     desk.Cursor `json:"from,omitempty"`
+	Until    desk.Cursor `json:"until"`
+	Started  time.Time   `json:"started"`
+	Ended    time.Time   `json:"ended,omitzero"`
+	Status   Status      `json:"status"`
+	Why      string      `json:"why,omitempty"`
 	// Listed: every kind has been listed up to the mark.
 	Listed bool `json:"listed,omitempty"`
 	// Stop asks the next step to end the run with this status (cancel, mail noticed).
@@ -139,6 +153,16 @@ type planEntry struct {
 	Unlisted bool `json:"unlisted,omitempty"`
 	// Comes: a delta takes the record up in any case (a remap).
 	Comes bool `json:"comes,omitempty"`
+	// Chosen names the features for which a sample has the ticket.
+	Chosen []string `json:"chosen,omitempty"`
+}
+
+// why says why the record is in the plan, where that is more than that it was listed.
+func (p planEntry) why() string {
+	if len(p.Chosen) > 0 {
+		return "chosen for the sample: " + strings.Join(p.Chosen, ", ")
+	}
+	return p.Due
 }
 
 // pageRow is one row per plan page.
@@ -208,6 +232,10 @@ type outcomeRow struct {
 	Bytes   int64       `json:"bytes,omitempty"`
 	// Absent: a census found the record neither listed nor readable.
 	Absent bool `json:"absent,omitempty"`
+	// Chosen names the features for which a sample has the ticket.
+	Chosen []string `json:"chosen,omitempty"`
+	// Left says what an undo could not take back, and why.
+	Left []string `json:"left,omitempty"`
 }
 
 // ledgerRow is one row per record of the source: the memory of the migration.
@@ -247,6 +275,12 @@ type ledgerRow struct {
 	// Outside tells, by the digest of a scope, when a reading began that found the record outside of it: so that a census
 	// reads it again only when it has changed.
 	Outside map[string]time.Time `json:"outside,omitempty"`
+	// Wrote is the run that wrote to the target's record last.
+	Wrote string `json:"wrote,omitempty"`
+	// Rest is a digest of the fields that are not in Fields, as they were when a run that can be undone had made the record.
+	Rest string `json:"rest,omitempty"`
+	// Look: an undo removed the record; whoever creates it again looks first, because people may have brought it back.
+	Look bool `json:"look,omitempty"`
 	// Gone is the event by which the record left the source.
 	Gone desk.Event `json:"gone,omitempty"`
 	// Open are entries that a writer who was cut off may have added before the record left the source, in a target that cannot
@@ -333,6 +367,8 @@ type claim struct {
 	Revised map[string]bool `json:"revised,omitempty"`
 	// Delete: the intent is to delete.
 	Delete bool `json:"delete,omitempty"`
+	// Undo is the run that is being undone, where that is the intent.
+	Undo string `json:"undo,omitempty"`
 }
 
 type attempts struct {
@@ -395,7 +431,7 @@ type Trace struct {
 // dueRow makes a later run take a record up although the source does not list it again.
 type dueRow struct {
 	Listed desk.Listed `json:"listed"`
-	Why    string      `json:"why"` // held, failed, mode, link, moved, decision, missed, mapping
+	Why    string      `json:"why"` // held, failed, mode, link, moved, decision, undone, missed, mapping
 	Run    string      `json:"run"`
 	Mode   Mode        `json:"mode,omitempty"` // for why=mode: the mode that would cover it
 }
@@ -483,6 +519,14 @@ func (e *Engine) heldPart() string { return "held/" + e.mig.ID }
 func (e *Engine) heldKey(r desk.Ref) Key {
 	return Key{e.heldPart(), string(r.Kind) + "/" + keyID(r.ID)}
 }
+
+func (e *Engine) imagePart(run string) string { return "undo/" + e.mig.ID + "/" + run }
+
+func (e *Engine) imageKey(run string, r desk.Ref) Key {
+	return Key{e.imagePart(run), string(r.Kind) + "/" + keyID(r.ID)}
+}
+
+func (e *Engine) lotPart(run string) string { return "lot/" + e.mig.ID + "/" + run }
 
 func (e *Engine) usagePart(run string) string { return "usage/" + e.mig.ID + "/" + run }
 

@@ -17,8 +17,12 @@ type Request struct {
 	Kind Kind
 	// Window of a delta or census run; empty means the only one there is. A census may have a scope instead.
 	Window string
-	// Scope of any other run; empty means the only one there is.
+	// Scope of any other run but an undo; empty means the only one there is.
 	Scope string
+	// N is how many tickets a sample run moves, 1 to MaxSample.
+	N int
+	// Undo is the run that an undo run takes back.
+	Undo string
 	// Mode overrides the window's; empty means the window's, or create+update.
 	Mode Mode
 	// Since lists what changed at or after this time instead of from the cutoff, and moves no cutoff.
@@ -72,6 +76,9 @@ func (e *Engine) start(ctx context.Context, q Request) (run Run, resumed bool, e
 			if err != nil {
 				return Run{}, false, err
 			}
+			if old.Undoes != q.Undo {
+				return Run{}, false, refuse("run %s undoes run %s and has the migration to itself. Finish it first: deltadesk undo %s", old.ID, old.Undoes, old.Undoes)
+			}
 			if old.Config != e.mig.Hash {
 				old, err = e.repin(ctx, old.ID)
 			}
@@ -84,11 +91,17 @@ func (e *Engine) start(ctx context.Context, q Request) (run Run, resumed bool, e
 	if err := e.allowed(st, q, &run); err != nil {
 		return Run{}, false, err
 	}
-	if err := e.Preflight(ctx); err != nil {
-		return Run{}, false, err
-	}
-	if run.Until, err = e.Source.Mark(ctx); err != nil {
-		return Run{}, false, fmt.Errorf("ask the source where now is: %w", err)
+	if run.Kind == Undo { // it reads nothing of the source, and asks no mapping
+		if err := e.mayUndo(ctx, &run); err != nil {
+			return Run{}, false, err
+		}
+	} else {
+		if err := e.Preflight(ctx); err != nil {
+			return Run{}, false, err
+		}
+		if run.Until, err = e.Source.Mark(ctx); err != nil {
+			return Run{}, false, fmt.Errorf("ask the source where now is: %w", err)
+		}
 	}
 	if !q.Since.IsZero() {
 		rw, ok := e.Source.(desk.Rewinder)
@@ -116,7 +129,7 @@ func (e *Engine) start(ctx context.Context, q Request) (run Run, resumed bool, e
 	if err != nil {
 		return Run{}, false, fmt.Errorf("begin run %s: %v", run.ID, err) //nolint:errorlint // it is not for Start to look again
 	}
-	e.Log.Info("run started", "run", run.ID, "kind", run.Kind, "window", run.Window, "scope", run.Scope, "mode", run.Mode, "dry", run.Dry)
+	e.Log.Info("run started", "run", run.ID, "kind", run.Kind, "window", run.Window, "scope", run.Scope, "mode", run.Mode, "dry", run.Dry, "undoes", run.Undoes)
 	if replaced != "" {
 		if err := e.abandon(ctx, replaced, "restarted as "+run.ID); err != nil {
 			return Run{}, false, err
@@ -127,7 +140,8 @@ func (e *Engine) start(ctx context.Context, q Request) (run Run, resumed bool, e
 
 // plan turns a request into a run, as far as the migration file alone decides.
 func (e *Engine) plan(q Request) (Run, error) {
-	run := Run{Kind: q.Kind, Mode: cmpOr(q.Mode, CreateUpdate), Dry: q.Dry, Adopt: q.Adopt, Since: q.Since, Config: e.mig.Hash}
+	run := Run{Kind: q.Kind, Mode: cmpOr(q.Mode, CreateUpdate), Dry: q.Dry, Adopt: q.Adopt, Since: q.Since, N: q.N, Config: e.mig.Hash}
+	run.Images = run.Kind.Undoable() && !run.Dry
 	switch run.Mode {
 	case CreateOnly, UpdateOnly, CreateUpdate:
 	default:
@@ -151,8 +165,17 @@ func (e *Engine) plan(q Request) (Run, error) {
 	if q.Kind == Census || q.Kind == Remap {
 		run.Mode = ""
 	}
+	if q.N != 0 && q.Kind != Sample {
+		return Run{}, refuse("--n belongs to sample runs: a %s run moves what there is", q.Kind)
+	}
 	switch q.Kind {
-	case Full, Verify, Remap, Census:
+	case Undo:
+		run.Lane, run.Undoes = "undo", q.Undo
+		return run, nil
+	case Full, Sample, Verify, Remap, Census:
+		if q.Kind == Sample && (q.N < 1 || q.N > MaxSample) {
+			return Run{}, refuse("a sample has 1 to %d tickets: --n %d", MaxSample, min(20, MaxSample))
+		}
 		if names := e.windows(Census); q.Kind == Census && q.Window == "" && q.Scope == "" && len(names) == 1 {
 			q.Window = names[0]
 		}
@@ -192,7 +215,7 @@ func (e *Engine) plan(q Request) (Run, error) {
 		run.Scope, run.Mode = w.Scope, cmpOr(q.Mode, cmpOr(w.Mode, CreateUpdate))
 		run.Lane = "window/" + run.Window
 	default:
-		return Run{}, refuse("there is no kind of run %q; there are full, delta, verify, census, remap and backup", q.Kind)
+		return Run{}, refuse("there is no kind of run %q; there are full, delta, sample, verify, census, remap and backup", q.Kind)
 	}
 	filter, ok := e.mig.Scopes[run.Scope]
 	if !ok {
@@ -216,7 +239,7 @@ func (e *Engine) windows(k Kind) []string {
 func listed(names []string) string { return cmpOr(strings.Join(names, ", "), "none") }
 
 // exclusive tells whether a run has the migration to itself: invariant 7.
-func exclusive(k Kind, restart bool) bool { return k == Full && restart || k == Remap }
+func exclusive(k Kind, restart bool) bool { return k == Full && restart || k == Remap || k == Undo }
 
 func (e *Engine) sameDesks(st state) error {
 	if st.Source != "" && st.Source != e.SourceID || st.Target != "" && st.Target != e.TargetID {
@@ -237,7 +260,7 @@ func (e *Engine) allowed(st state, q Request, run *Run) error {
 				return refuse("run %s (%s) has the migration to itself until it ends", l.Run, name)
 			}
 			if exclusive(run.Kind, q.Restart) {
-				return refuse("a %s has the migration to itself, and run %s (%s) is active: let it finish first", map[Kind]string{Full: "restart", Remap: "remap"}[run.Kind], l.Run, name)
+				return refuse("%s has the migration to itself, and run %s (%s) is active: let it finish first", map[Kind]string{Full: "a restart", Remap: "a remap", Undo: "an undo"}[run.Kind], l.Run, name)
 			}
 		}
 	}

@@ -113,7 +113,7 @@ func (e *Engine) claim(ctx context.Context, w *work, intent map[desk.Field]base)
 	now := e.Now().UTC()
 	row.Claim = &claim{
 		By: e.NewID(), Session: e.Session, At: now, Create: row.Target == "", Intent: intent, Adds: w.doubtful(), Puts: w.puts, Answered: w.answered(),
-		Revised: w.revising, Delete: w.deleting,
+		Revised: w.revising, Delete: w.deleting, Undo: w.run.Undoes,
 		Until: now.Add(e.Timeout + e.TargetSide.Settle + e.TargetSide.FindLag + e.Skew),
 	}
 	version, err := e.put(ctx, e.ledgerKey(w.ref), w.row.version, row)
@@ -257,6 +257,9 @@ func (e *Engine) find(ctx context.Context, w *work, lookFirst bool) (id, how str
 			lookFirst = true // that decision was being carried out when somebody was cut off
 		}
 	}
+	if _, can := e.Target.(desk.Finder); can && w.row.Look {
+		lookFirst = true // an undo removed it, and people may have brought it back
+	}
 	if lookFirst {
 		f, ok := e.Target.(desk.Finder)
 		_, matches := e.Target.(desk.Matcher)
@@ -384,6 +387,9 @@ func (e *Engine) create(ctx context.Context, w *work) (desk.Record, error) {
 	}
 	if e.TargetSide.EntryMarker == "" {
 		entries = entries[:min(1, len(entries))] // one at a time, so that never more than one can be in doubt
+	}
+	if err := e.before(ctx, w, image{Ref: w.ref}); err != nil {
+		return desk.Record{}, e.release(ctx, w, err)
 	}
 	rec := w.want
 	rec.Entries = entries
@@ -632,6 +638,9 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 		if err := e.ensure(ctx, w, intent); err != nil { // from here on a cut-off goes on instead of looking
 			return err
 		}
+		if err := e.before(ctx, w, imageOf(w, todo, now, tags)); err != nil {
+			return e.release(ctx, w, err)
+		}
 	}
 	after := now
 	for i, ch := range todo {
@@ -681,6 +690,9 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 	w.adds = nil
 	e.noteShown(w, after)
 	e.rebase(w, m, now, e.untagged(w, after), merged)
+	if w.row.Unfinished && w.run.Images {
+		w.row.Rest = restOf(after, w.row.Fields)
+	}
 	out := OutUnchanged
 	switch {
 	case !w.held.empty():
@@ -741,6 +753,7 @@ func (e *Engine) tellOurs(w *work, now desk.Record) {
 		switch {
 		case t == b.tgt():
 			fields[f], ours[f], w.recovered = b, true, true
+			w.ours = append(w.ours, f)
 		case now.Touched[f] && !theirs && t == fields[f].tgt() && t != w.want.Fields[f].Digest():
 			// It took effect, and people put back what was there; or it did not, and they tried something. Somebody has to say.
 			fields[f] = base{Src: "cut off", Tgt: "cut off", Ask: true}
@@ -755,6 +768,7 @@ func (e *Engine) tellOurs(w *work, now desk.Record) {
 		case now.Touched != nil && !now.Touched[f] && !fields[f].Kept && !others && !w.run.Adopted: // a ledger of an earlier day does not know what was put back
 			if b, based := fields[f]; !based || t != b.tgt() {
 				fields[f] = base{Src: "cut off", Tgt: t}
+				w.ours = append(w.ours, f)
 			}
 		}
 	}
@@ -943,6 +957,7 @@ func (e *Engine) commit(ctx context.Context, w *work, out Outcome) error {
 	w.row.Held, w.row.Gone, w.row.Open, w.row.Unfinished, w.row.Attempts = !w.held.empty(), "", nil, false, nil
 	w.row.Began, w.row.Digest, w.row.Rules = w.rec.Began.UTC(), w.digest, e.rules
 	w.row.saw(w)
+	w.row.Look = w.row.Look && w.row.Target == ""
 	if w.held.Doubt != "" {
 		// Still in doubt: the claim stays, free for the next one, so that it is looked at again and never simply written.
 		c := *w.row.Claim
@@ -964,7 +979,7 @@ func (e *Engine) commit(ctx context.Context, w *work, out Outcome) error {
 	if len(wrote) > 12 {
 		wrote = append(slices.Clone(wrote[:12]), fmt.Sprintf("and %d more", len(w.wrote)-12))
 	}
-	w.row.trace(Trace{At: e.Now().UTC(), Run: w.run.ID, Seen: w.it.Stamp.At, Outcome: out, Why: cmpOr(w.held.reason(), w.it.Due), Wrote: wrote, Check: check})
+	w.row.trace(Trace{At: e.Now().UTC(), Run: w.run.ID, Seen: w.it.Stamp.At, Outcome: out, Why: cmpOr(w.held.reason(), w.it.why()), Wrote: wrote, Check: check})
 	if err := e.saveRow(ctx, w); err != nil {
 		w.row = row
 		return err
@@ -1029,8 +1044,8 @@ func (e *Engine) instead(ctx context.Context, w *work, target, how string) error
 // gone is what happens when a migrated record is no longer in the target.
 func (e *Engine) gone(ctx context.Context, w *work) error {
 	policy := e.mig.OnTargetGone
-	if w.before != nil && w.before.Delete {
-		policy = RecreateGone // we deleted it, as the source had; the source has it again
+	if w.before != nil && w.before.Delete || w.row.Look {
+		policy = RecreateGone // we deleted it: as the source had, which has it again, or an undo did
 	}
 	if a := w.heldBefore.Answer; a != nil && w.heldBefore.Gone {
 		switch a.Choice {

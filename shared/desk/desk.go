@@ -83,7 +83,8 @@ type (
 		OpenFile(ctx context.Context, ticket Ref, f File) (io.ReadCloser, error)
 	}
 
-	// Deleter deletes. It is called only where a policy of the migration names deletion.
+	// Deleter deletes. It is called only where a policy of the migration names deletion, and for tickets that a run made
+	// which an operator undoes.
 	Deleter interface {
 		Delete(ctx context.Context, ref Ref) error
 	}

@@ -155,15 +155,24 @@ func (d *Desk) Edit(ref desk.Ref, f desk.Fields) {
 
 // Say adds an entry as the desk's people would, with files by name.
 func (d *Desk) Say(ticket string, public bool, author desk.Author, body string, files map[string][]byte) {
+	en := desk.Entry{Public: public, Author: author, Body: body, Type: "text/plain"}
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		en.Files = append(en.Files, desk.File{Name: name, Type: "application/octet-stream"})
+	}
+	d.Post(ticket, en, files)
+}
+
+// Post adds an entry as it is given; the desk gives it its id and time, and its files theirs, with the bytes by name.
+func (d *Desk) Post(ticket string, en desk.Entry, files map[string][]byte) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	ref := desk.Ref{Kind: desk.Ticket, ID: ticket}
 	s := d.records[ref]
-	en := desk.Entry{ID: d.newID(), Public: public, Author: author, At: d.Now().UTC().Truncate(time.Second), Body: body, Type: "text/plain"}
-	for _, name := range slices.Sorted(maps.Keys(files)) {
-		f := desk.File{ID: d.newID(), Name: name, Type: "application/octet-stream", Size: int64(len(files[name]))}
-		s.files[f.ID] = files[name]
-		en.Files = append(en.Files, f)
+	en.ID, en.At = d.newID(), d.Now().UTC().Truncate(time.Second)
+	for i := range en.Files {
+		f := &en.Files[i]
+		f.ID, f.Size = d.newID(), int64(len(files[f.Name]))
+		s.files[f.ID] = files[f.Name]
 	}
 	s.rec.Entries = append(s.rec.Entries, en)
 	d.touch(ref, desk.Changed, "")

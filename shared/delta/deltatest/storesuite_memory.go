@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -50,6 +51,39 @@ func (m *Memory) Pending() int {
 
 // Reopen returns the store as the next process finds it: the same rows and objects, and an empty queue.
 func (m *Memory) Reopen() *Memory { return &Memory{m.rows, m.objects, newMemoryQueue()} }
+
+// Expire removes the objects whose key begins with prefix, as a bucket's lifecycle rule does when they are old.
+func (m *Memory) Expire(prefix string) {
+	m.objects.mu.Lock()
+	defer m.objects.mu.Unlock()
+	maps.DeleteFunc(m.objects.all, func(key string, _ memoryObject) bool { return strings.HasPrefix(key, prefix) })
+}
+
+// RowsWith returns the keys of rows that hold a text.
+func (m *Memory) RowsWith(text string) (keys []string) {
+	m.rows.mu.Lock()
+	defer m.rows.mu.Unlock()
+	for _, rows := range m.rows.parts {
+		for _, r := range rows {
+			if bytes.Contains(r.Body, []byte(text)) {
+				keys = append(keys, r.Part+" "+r.Sort)
+			}
+		}
+	}
+	return keys
+}
+
+// ObjectsWith returns the keys of objects under a prefix that hold a text.
+func (m *Memory) ObjectsWith(prefix, text string) (keys []string) {
+	m.objects.mu.Lock()
+	defer m.objects.mu.Unlock()
+	for key, o := range m.objects.all {
+		if strings.HasPrefix(key, prefix) && bytes.Contains(o.content, []byte(text)) {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
 
 // Stores returns what StoreSuite takes.
 func (m *Memory) Stores() Stores {
