@@ -84,7 +84,7 @@ func (o *oracle) ticket(s *record) {
 	v := s.now()
 	var all, live []*record
 	for _, t := range w.dst.order {
-		if t.source == s.ref {
+		if t.source == s.ref && !t.removed { // after an undo it begins from nothing
 			all = append(all, t)
 			if t.live() {
 				live = append(live, t)
@@ -392,7 +392,7 @@ func (o *oracle) thread(s, t *record, h delta.Held) {
 func (o *oracle) withAlias(s, t *record, en entry) bool {
 	for _, a := range s.now().aliases {
 		for _, x := range o.w.dst.order {
-			if x.source.ID != a || x.source.Kind != desk.Ticket {
+			if x.source.ID != a || x.source.Kind != desk.Ticket || x.removed {
 				continue
 			}
 			end := o.w.dst.survivor(x)
@@ -486,7 +486,7 @@ func (o *oracle) people() {
 func (o *oracle) overwritten(t *record) {
 	w := o.w
 	s := w.src.records[t.source]
-	if s == nil {
+	if s == nil || t.removed {
 		return
 	}
 	for f := range t.hist {

@@ -25,6 +25,9 @@ type params struct {
 	mode     delta.Mode    // of the second window
 	policies delta.Policies
 	rounds   int
+	sample   int  // how many tickets are moved before the full run
+	undone   bool // and taken back
+	undo     int  // the round of which one delta is taken back
 }
 
 func newParams(seed uint64) params {
@@ -72,6 +75,12 @@ func newParams(seed uint64) params {
 	p.policies.ThresholdShare, p.policies.ThresholdCount = 0.9, 100
 	if yes(15) {
 		p.policies.ThresholdShare, p.policies.ThresholdCount = 0.02, 1+r.IntN(2)
+	}
+	if yes(25) {
+		p.sample, p.undone = 1+r.IntN(8), yes(70)
+	}
+	if yes(20) {
+		p.undo = 1 + r.IntN(p.rounds)
 	}
 	return p
 }

@@ -30,6 +30,9 @@ type task struct {
 // play is the whole migration: a full run of both scopes, rounds of deltas, and a last delta when all is calm.
 func (w *world) play(script []event) {
 	w.settleIn()
+	if w.p.sample > 0 {
+		w.sample(script)
+	}
 	full := func(scope string) *task { return &task{q: delta.Request{Kind: delta.Full, Scope: scope}} }
 	w.gap(0, script)
 	if w.roll.IntN(2) == 0 {
@@ -40,7 +43,10 @@ func (w *world) play(script []event) {
 	}
 	for round := 1; round <= w.p.rounds && len(w.bad) == 0; round++ {
 		w.gap(round, script)
-		w.phase(round, script, w.deltas()...)
+		ds := w.deltas()
+		if w.phase(round, script, ds...); round == w.p.undo {
+			w.undoOne(ds)
+		}
 	}
 	if len(w.bad) == 0 {
 		w.rest()
@@ -194,7 +200,7 @@ func (w *world) planner(p *proc, t *task) {
 					t.q.Continue = true // cut off after the run had begun: go on, as a person would
 					continue
 				}
-				if t.q.Restart && t.again < 40 { // others are at work: later
+				if (t.q.Restart || strings.Contains(no.Why, "may still be at work")) && t.again < 40 { // others are at work: later
 					t.again++
 					p.sleep(time.Minute)
 					continue

@@ -383,7 +383,9 @@ func (m merger) Delete(ctx context.Context, ref desk.Ref) error {
 	}
 	return d.w.effect(o, func() {
 		if r := d.records[ref]; r != nil && r.live() {
-			if d.w.mig.OnDeleted != delta.Mirror && d.w.mig.OnSpam != delta.Mirror {
+			if d.w.undoing {
+				d.removes(r)
+			} else if d.w.mig.OnDeleted != delta.Mirror && d.w.mig.OnSpam != delta.Mirror {
 				d.w.violate("lost", "target %s of %s was deleted, and no policy says so", ref.ID, r.source)
 			}
 			d.change(r, desk.Deleted, "", func(v *version) { v.gone = true })

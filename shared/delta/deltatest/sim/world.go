@@ -51,6 +51,8 @@ type world struct {
 	wanted        []string         // by the operator, when the runs are over
 	recreated     map[desk.Ref]int // how often a person said: create it again
 	outdated      bool             // a delta was refused because its scope means something else now
+	sampled       string           // the run that moved a sample
+	undoing       bool             // a run is being taken back
 	restored      bool             // the ledger went back to an earlier day
 	unheard       bool             // something changed in the source that its feed did not tell
 	counted       bool             // what a census found since has been carried over
