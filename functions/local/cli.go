@@ -36,7 +36,8 @@ type cli struct {
 	JSON   bool   `name:"json" help:"Answer in JSON on standard output."`
 	Log    string `enum:"off,info,debug" default:"off" help:"Write log lines (JSON; ids and counts only) to standard error: off, info or debug."`
 
-	Run     runCmd     `cmd:"" help:"Run once: a full run first, then deltas; or verify, census, remap or backup."`
+	Run     runCmd     `cmd:"" help:"Run once: a full run first, then deltas; or sample, verify, census, remap or backup."`
+	Undo    undoCmd    `cmd:"" help:"Take back what a sample or delta run wrote, as far as nobody has changed it since; list the rest. Up to 30 days after it began."`
 	Serve   serveCmd   `cmd:"" help:"Run deltas again and again until Ctrl-C."`
 	Status  statusCmd  `cmd:"" help:"Where the migration stands: windows, cutoffs, deadlines, runs. Works while a run is on."`
 	Explain explainCmd `cmd:"" help:"Everything known of one ticket: when it was seen, what was decided and why, what was written, how it verified."`
@@ -50,6 +51,7 @@ type cli struct {
 const description = `Deltadesk moves a help desk to another one while both stay open.
 
   deltadesk run --kind full --dry-run     what would happen, nothing is written
+  deltadesk run --kind sample --n 20      moves twenty odd tickets first; deltadesk undo RUN takes them back
   deltadesk run --kind full               copies the history
   deltadesk run --kind delta              brings over what changed since; again and again, until the team switches
   deltadesk held, deltadesk decide …      what both sides changed waits for you, everything else goes on

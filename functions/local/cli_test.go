@@ -458,3 +458,40 @@ func TestStandardLogIsSilent(t *testing.T) {
 		t.Errorf("%q", said.String())
 	}
 }
+
+// A sample says why it has each ticket, an undo takes it back and says what stays, and the full run brings everything once.
+func TestSampleAndUndo(t *testing.T) {
+	b := newBench(t)
+	odd := b.add(b.src, desk.Record{Ref: desk.Ref{Kind: desk.Ticket, ID: "1"}, Fields: desk.Fields{desk.Subject: {"שלום"}, desk.Status: {"open"}}})
+	b.add(b.src, desk.Record{Ref: desk.Ref{Kind: desk.Ticket, ID: "2"}, Fields: desk.Fields{desk.Subject: {"plain"}, desk.Status: {"open"}}})
+	mine := b.add(b.dst, desk.Record{Ref: desk.Ref{Kind: desk.Ticket, ID: "3"}, Fields: desk.Fields{desk.Subject: {"of the new desk's own"}, desk.Status: {"open"}}})
+
+	b.do(2, "run", "--kind", "full", "--n", "3")
+	b.do(2, "run", "--kind", "sample", "--n", "101")
+	text, _ := b.do(0, "run", "--kind", "sample", "--n", "1")
+	if !strings.Contains(text, "ticket/"+odd+": right-to-left text") {
+		t.Errorf("the sample does not say why:\n%s", text)
+	}
+	var o delta.Overview
+	out, _ := b.do(0, "status", "--json")
+	if err := json.Unmarshal([]byte(out), &o); err != nil {
+		t.Fatal(err)
+	}
+	sampled := o.Runs[0].ID
+	b.do(0, "undo", sampled, "--dry-run")
+	if text, _ = b.do(0, "undo", sampled); !strings.Contains(text, "undoes run "+sampled) {
+		t.Errorf("the undo:\n%s", text)
+	}
+	if text, _ = b.do(0, "status"); !strings.Contains(text, "undone by run ") {
+		t.Errorf("status after the undo:\n%s", text)
+	}
+	if _, errs := b.do(1, "undo", sampled); !strings.Contains(errs, "was undone by run") {
+		t.Errorf("a second undo: %s", errs)
+	}
+	if _, err := b.dst.Read(context.Background(), desk.Ref{Kind: desk.Ticket, ID: mine}); err != nil {
+		t.Errorf("the target's own ticket: %v", err)
+	}
+	if rep := b.run(0, "--kind", "full"); rep.Counts.Created != 2 {
+		t.Errorf("the full run after it: %+v", rep.Counts)
+	}
+}

@@ -80,7 +80,14 @@ func (statusCmd) Run(a *app) error {
 		if r.Dry {
 			kind += " (dry)"
 		}
-		t.AppendRow(table.Row{r.ID, kind, where, r.Status, r.Finished, r.Planned, when(r.Started), r.Why})
+		why := r.Why
+		if r.Undoes != "" {
+			why = strings.TrimSuffix("undoes run "+r.Undoes+"; "+why, "; ")
+		}
+		if r.UndoneBy != "" {
+			why = strings.TrimSuffix("undone by run "+r.UndoneBy+"; "+why, "; ")
+		}
+		t.AppendRow(table.Row{r.ID, kind, where, r.Status, r.Finished, r.Planned, when(r.Started), why})
 	}
 	t.Render()
 	for scope, n := range o.Due {

@@ -25,7 +25,9 @@ type progress struct {
 
 func (a *app) progress(r delta.Run, resumed bool) *progress {
 	what := string(r.Kind) + " run " + r.ID
-	if r.Window != "" {
+	if r.Undoes != "" {
+		what += ", undoing run " + r.Undoes
+	} else if r.Window != "" {
 		what += " of window " + r.Window
 	} else {
 		what += " of scope " + r.Scope
@@ -66,10 +68,16 @@ func (p *progress) show(at delta.Progress) {
 // bar says how far it is, how fast, and how long it will take.
 func bar(at delta.Progress, first int, took time.Duration) string {
 	c := at.Counts
+	if !at.Listed && at.Run.Kind == delta.Sample {
+		return "choosing the sample"
+	}
 	if !at.Listed {
 		return fmt.Sprintf("listing: %d listed, %d planned, %d finished", c.Listed, c.Planned, at.Finished)
 	}
 	if c.Planned == 0 {
+		if at.Run.Kind == delta.Undo || at.Run.Kind == delta.Sample {
+			return "nothing to do"
+		}
 		return "nothing has changed"
 	}
 	const width = 30

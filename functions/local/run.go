@@ -17,9 +17,10 @@ import (
 )
 
 type runCmd struct {
-	Kind     string    `required:"" enum:"full,delta,verify,census,remap,backup" help:"full (the history), delta (what changed since the cutoff), verify (compare both desks), census (count everything in the source, find what no delta was told of), remap (after the mapping has changed: make due what becomes something else), backup (source into the archive that the migration file names)."`
+	Kind     string    `required:"" enum:"full,delta,sample,verify,census,remap,backup" help:"full (the history), delta (what changed since the cutoff), sample (a few odd tickets, chosen to show the hard cases; can be undone), verify (compare both desks), census (count everything in the source, find what no delta was told of), remap (after the mapping has changed: make due what becomes something else), backup (source into the archive that the migration file names)."`
 	Window   string    `help:"Window of a delta or census run; may be left out where there is one."`
 	Scope    string    `help:"Scope of any other run; may be left out where there is one."`
+	N        int       `name:"n" placeholder:"20" help:"Sample only: how many tickets, 1 to 100; 20 if left out. Up to 600 are read to choose them."`
 	Mode     string    `enum:",create,update,create+update" default:"" help:"Overrides the window's mode: create, update or create+update."`
 	Since    time.Time `format:"2006-01-02T15:04:05Z07:00" placeholder:"TIME" help:"Delta only: list what changed since this time (RFC 3339) instead of since the cutoff. Moves no cutoff."`
 	DryRun   bool      `help:"Write nothing to the target and say what would happen."`
@@ -39,13 +40,21 @@ func (c *runCmd) Run(a *app) error {
 	if !c.Since.IsZero() && c.Kind != "delta" {
 		return usage(a, "--since belongs to delta runs")
 	}
+	switch {
+	case c.N != 0 && c.Kind != "sample":
+		return usage(a, "--n belongs to sample runs")
+	case c.N < 0 || c.N > delta.MaxSample:
+		return usage(a, "--n must be 1 to %d", delta.MaxSample)
+	case c.N == 0 && c.Kind == "sample":
+		c.N = 20
+	}
 	l, err := a.open(c.Kind == "backup", c.Workers)
 	if err != nil {
 		return err
 	}
 	defer l.close()
 	q := delta.Request{
-		Kind: delta.Kind(c.Kind), Window: c.Window, Scope: c.Scope, Mode: delta.Mode(c.Mode), Since: c.Since, Dry: c.DryRun,
+		Kind: delta.Kind(c.Kind), Window: c.Window, Scope: c.Scope, N: c.N, Mode: delta.Mode(c.Mode), Since: c.Since, Dry: c.DryRun,
 		Restart: c.Restart, Continue: c.Continue, Adopt: c.Adopt,
 	}
 	if c.Kind == "backup" {
@@ -106,8 +115,10 @@ func (a *app) open(backup bool, workers int) (*laptop, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := s.Objects().Expire(a.ctx, "staging/", staged); err != nil {
-		return nil, errors.Join(err, s.Close())
+	for prefix, age := range map[string]time.Duration{"staging/": staged, "undo/": delta.UndoKept} {
+		if _, err := s.Objects().Expire(a.ctx, prefix, age); err != nil {
+			return nil, errors.Join(err, s.Close())
+		}
 	}
 	e, err := f.Engine(boot.Ports{Rows: s.Rows(), Objects: s.Objects(), Queue: s.Queue(), Session: s.Session(), Calls: s.Calls, Log: a.log})
 	if err != nil {
@@ -135,7 +146,7 @@ func (l *laptop) backup(q delta.Request) (delta.Request, error) {
 }
 
 // run carries a run to its end. A delta that was cut off before is finished first; since its mark is older than the wish
-// for a delta now, another one follows.
+// for a delta now, another one follows. A full run, a sample and an undo that were cut off are the ones that are wished for.
 func (l *laptop) run(q delta.Request) (report.Report, error) {
 	r, resumed, err := l.engine.Start(l.a.ctx, q)
 	if err != nil {
@@ -145,7 +156,7 @@ func (l *laptop) run(q delta.Request) (report.Report, error) {
 		return report.Report{}, err
 	}
 	rep, err := l.engine.Report(l.a.ctx, r.ID)
-	if err != nil || !resumed || q.Kind == delta.Full || delta.Status(rep.Status) != delta.Verified && delta.Status(rep.Status) != delta.Exceptions {
+	if err != nil || !resumed || q.Kind == delta.Full || q.Kind == delta.Sample || q.Kind == delta.Undo || delta.Status(rep.Status) != delta.Verified && delta.Status(rep.Status) != delta.Exceptions {
 		return rep, err
 	}
 	fmt.Fprintf(l.a.err, "Run %s, cut off earlier, is finished; now the one you asked for.\n", r.ID)
