@@ -131,7 +131,7 @@ func (w *world) undone(rep report.Report) {
 		switch {
 		case why == "":
 			w.violate("lost", "target %s of %s stays after the undo, and nobody is told", t.ref.ID, t.source)
-		case at.IsZero() && w.dst.t.merger && !slices.ContainsFunc(unsure, func(s string) bool { return strings.Contains(why, s) }):
+		case at.IsZero() && w.dst.t.merger && w.dst.t.touched && !slices.ContainsFunc(unsure, func(s string) bool { return strings.Contains(why, s) }):
 			w.violate("lost", "target %s of %s stays after the undo, and nobody has touched it: %s", t.ref.ID, t.source, why)
 		default:
 			w.occur("undo/a ticket stays")
