@@ -105,6 +105,7 @@ func newTarget(c desk.Config, d desk.Deps) (desk.Target, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.readOnly = s.readOnly || d.ReadOnly
 	if !s.readOnly {
 		if err := makeFolder(s); err != nil {
 			return nil, err

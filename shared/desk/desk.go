@@ -210,6 +210,8 @@ type Deps struct {
 	Log *slog.Logger
 	// Migration is the migration's id, as it appears in markers.
 	Migration string
+	// ReadOnly: a target will only be read. It makes and changes nothing.
+	ReadOnly bool
 }
 
 // Connector is what a folder in connectors exports. A nil constructor means that the desk cannot be used on that side.
