@@ -38,7 +38,9 @@ func (e *Engine) Step(ctx context.Context, id string) (Progress, error) {
 			err = e.storeReport(ctx, id)
 		}
 		if err == nil {
-			err = e.markUndone(ctx, run, s.total.Failed)
+			if err = e.markUndone(ctx, run, s.total.Failed); err == nil {
+				err = e.storeCertificate(ctx, run)
+			}
 		}
 		if err == nil {
 			err = e.vacate(ctx, run)
@@ -138,9 +140,8 @@ func (e *Engine) save(ctx context.Context, run *Run) error {
 
 // sums are derived from plan and outcomes, never counted up: invariant 8.
 type sums struct {
-	total    report.Counts
-	byKind   map[desk.Kind]report.Counts
-	outcomes []outcomeRow // only where asked for
+	total  report.Counts
+	byKind map[desk.Kind]report.Counts
 }
 
 // seal sums pages up and writes the sums of those whose entries all have an outcome.
@@ -190,6 +191,11 @@ func one(o Outcome) report.Counts {
 
 // sums reads plan and outcomes of a run, without writing.
 func (e *Engine) sums(ctx context.Context, run string) (sums, error) {
+	return e.tally(ctx, run, func(outcomeRow) {})
+}
+
+// tally sums a run up and calls f with each outcome. A page of outcomes is in memory at a time.
+func (e *Engine) tally(ctx context.Context, run string, f func(outcomeRow)) (sums, error) {
 	s := sums{byKind: map[desk.Kind]report.Counts{}}
 	pages, err := e.pageRows(ctx, run)
 	if err != nil {
@@ -204,7 +210,7 @@ func (e *Engine) sums(ctx context.Context, run string) (sums, error) {
 		for seq := range p.Planned {
 			if o, ok := outs[seq]; ok {
 				c = c.Add(one(o.Outcome))
-				s.outcomes = append(s.outcomes, o)
+				f(o)
 			}
 		}
 		s.total = s.total.Add(c)
@@ -284,6 +290,9 @@ func (e *Engine) end(ctx context.Context, run *Run, s sums, status Status, why s
 	if err := e.markUndone(ctx, *run, s.total.Failed); err != nil {
 		return err
 	}
+	if err := e.storeCertificate(ctx, *run); err != nil {
+		return err
+	}
 	return e.vacate(ctx, *run)
 }
 
@@ -291,19 +300,18 @@ func (e *Engine) end(ctx context.Context, run *Run, s sums, status Status, why s
 func (e *Engine) exceptions(ctx context.Context, run *Run, s sums) (string, error) {
 	switch run.Kind {
 	case Verify:
-		return fmt.Sprintf("%d records differ, %d more only in fields that are held", s.total.Failed, s.total.Held), nil
+		return verifyWords(*run, s.total), nil
 	case Undo:
 		return fmt.Sprintf("records in which something of the run stays: %d; failed: %d", s.total.Held, s.total.Failed), nil
 	case Remap:
 		return fmt.Sprintf("%d records could not be looked at; they are as they were", s.total.Failed), nil
 	case Census:
-		all, err := e.sums(ctx, run.ID)
 		missed := 0
-		for _, o := range all.outcomes {
+		_, err := e.tally(ctx, run.ID, func(o outcomeRow) {
 			if o.Outcome == OutFailed && strings.HasPrefix(o.Reason, missedUpdate) {
 				missed++
 			}
-		}
+		})
 		return fmt.Sprintf("%d missed updates, %d records could not be looked at", missed, s.total.Failed-missed), err
 	}
 	return fmt.Sprintf("%d records are held for a decision, %d failed; they stay due", s.total.Held, s.total.Failed), nil
@@ -380,13 +388,13 @@ func (e *Engine) storeReport(ctx context.Context, id string) error {
 	return nil
 }
 
+// maxListed is how many records the report of a verification lists: what a person may look through. Nothing bounds how many
+// may differ, and the certificate names every one.
+const maxListed = 10_000
+
 // Report derives a run's report from its rows, at any time.
 func (e *Engine) Report(ctx context.Context, id string) (report.Report, error) {
 	run, err := e.run(ctx, id)
-	if err != nil {
-		return report.Report{}, err
-	}
-	s, err := e.sums(ctx, id)
 	if err != nil {
 		return report.Report{}, err
 	}
@@ -394,23 +402,22 @@ func (e *Engine) Report(ctx context.Context, id string) (report.Report, error) {
 		Migration: e.mig.ID, Run: run.ID, Kind: string(run.Kind), Window: run.Window, Scope: run.Scope, Mode: string(run.Mode), Dry: run.Dry,
 		Undoes: run.Undoes, UndoneBy: run.UndoneBy, Looked: run.Looked,
 		Status: string(run.Status), Why: run.Why, ConfigHash: run.Config, Started: run.Started, Ended: run.Ended,
-		CutoffBefore: null(run.From), CutoffAfter: null(run.From), Counts: s.total,
+		CutoffBefore: null(run.From), CutoffAfter: null(run.From),
 		Requests: map[string]map[string]int{}, StoreCalls: map[string]int{}, Seconds: map[string]float64{}, Excluded: map[string]int{},
 		ByKind: []report.KindCounts{}, Losses: []report.LossClass{}, Exceptions: []report.Exception{}, Kept: []report.Kept{},
 	}
 	if moves := run.Kind == Full || run.Kind == Delta && run.Since.IsZero(); moves && (run.Status == Verified || run.Status == Exceptions) && !run.Dry {
 		r.CutoffAfter = null(run.Until)
 	}
-	for _, k := range e.kinds() {
-		r.ByKind = append(r.ByKind, report.KindCounts{Kind: string(k), Counts: s.byKind[k]})
-	}
 	losses := map[string]*report.LossClass{}
-	for _, o := range s.outcomes {
+	s, err := e.tally(ctx, id, func(o outcomeRow) {
 		r.Bytes += o.Bytes
-		switch o.Outcome {
-		case OutHeld, OutFailed:
+		switch {
+		case (o.Outcome == OutHeld || o.Outcome == OutFailed) && run.Kind == Verify && len(r.Exceptions) >= maxListed:
+			r.ExceptionsLeftOut++
+		case o.Outcome == OutHeld || o.Outcome == OutFailed:
 			r.Exceptions = append(r.Exceptions, report.Exception{Record: o.Ref.String(), Target: o.Target, Outcome: string(o.Outcome), Reason: o.Reason, Next: o.Next})
-		case OutExcluded:
+		case o.Outcome == OutExcluded:
 			r.Excluded[o.Reason]++
 		}
 		if len(o.Chosen) > 0 {
@@ -419,7 +426,10 @@ func (e *Engine) Report(ctx context.Context, id string) (report.Report, error) {
 		if len(o.Left) > 0 {
 			r.Left = append(r.Left, report.Left{Record: o.Ref.String(), Target: o.Target, What: o.Left})
 		}
-		if len(o.Kept) > 0 {
+		switch {
+		case len(o.Kept) > 0 && run.Kind == Verify && len(r.Kept) >= maxListed:
+			r.KeptLeftOut++
+		case len(o.Kept) > 0:
 			r.Kept = append(r.Kept, report.Kept{Record: o.Ref.String(), Fields: o.Kept})
 		}
 		for _, l := range o.Losses {
@@ -433,6 +443,13 @@ func (e *Engine) Report(ctx context.Context, id string) (report.Report, error) {
 				c.Examples = append(c.Examples, ref)
 			}
 		}
+	})
+	if err != nil {
+		return report.Report{}, err
+	}
+	r.Counts = s.total
+	for _, k := range e.kinds() {
+		r.ByKind = append(r.ByKind, report.KindCounts{Kind: string(k), Counts: s.byKind[k]})
 	}
 	for _, c := range losses {
 		r.Losses = append(r.Losses, *c)

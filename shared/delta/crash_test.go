@@ -140,6 +140,14 @@ func (s *script) play() error {
 		},
 		func() error { return run(delta.Request{Kind: delta.Delta, Window: "main"}) },
 		func() error { return run(delta.Request{Kind: delta.Delta, Window: "support"}) },
+		func() error {
+			w.Target.Damage(w.Target.Target(ticket(s.survivor)), deltatest.LoseEntry)
+			w.Target.Damage(w.Target.Target(ticket(s.mail)), deltatest.FieldValue)
+			w.Wait(time.Hour)
+			return nil
+		},
+		func() error { return run(delta.Request{Kind: delta.Verify, Scope: "all", Heal: true}) },
+		func() error { return run(delta.Request{Kind: delta.Delta, Window: "main"}) },
 	}
 	for i, step := range steps {
 		if err := step(); err != nil {
@@ -188,6 +196,7 @@ func TestUndisturbed(t *testing.T) {
 	if got := len(one(s.mail).Files); got != 3 {
 		t.Errorf("mail has %d files, want 3", got)
 	}
+	field(s.mail, desk.Subject, "[mail]")                                                // changed without a trace, and healed
 	field(s.conflict, desk.Status, "[stalled]")                                          // decided: the source's
 	field(s.conflict, desk.Priority, "[20]")                                             // policy: source wins
 	field(s.conflict, desk.Subject, "[an agent's better subject]")                       // changed in the target only
@@ -205,7 +214,7 @@ func TestUndisturbed(t *testing.T) {
 	if got := len(one(s.told).Files); got != 0 {
 		t.Errorf("%d files of what was redacted are still there", got)
 	}
-	if got := len(one(s.survivor).Entries); got != 3 {
+	if got := len(one(s.survivor).Entries); got != 3 { // one was lost, and came back
 		t.Errorf("survivor has %d entries, want 3: %q", got, one(s.survivor).Entries)
 	}
 	if _, there := look["ticket/"+s.absorbed]; there {

@@ -43,4 +43,6 @@
 //	image.go     what a record of the target was before a run wrote to it
 //	undo.go      a run taken back: what it created; putback.go: what it changed
 //	verify.go    both desks as they are now
+//	heal.go      what follows from each difference that a verification found
+//	certify.go   the certificate of a verification
 package delta

@@ -2,6 +2,7 @@ package delta
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -31,7 +32,9 @@ type Config struct {
 	// Now is the clock, NewID makes ids that sort by time (ULIDs).
 	Now   func() time.Time
 	NewID func() string
-	Log   *slog.Logger
+	// NewSalt makes the secret of a certificate's digests; nil means crypto/rand's.
+	NewSalt func() string
+	Log     *slog.Logger
 
 	// Session names this process where no other one can be at work: claims and messages of any other session are known to
 	// be dead. Empty where several processes share the store.
@@ -90,6 +93,9 @@ func New(c Config) (*Engine, error) {
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.NewSalt == nil {
+		c.NewSalt = rand.Text
 	}
 	c.Timeout = cmpOr(c.Timeout, 5*time.Minute)
 	c.Resend = cmpOr(c.Resend, 10*time.Minute)

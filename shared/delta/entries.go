@@ -80,7 +80,7 @@ func (e *Engine) loadChunks(ctx context.Context, ref desk.Ref, into map[string]e
 
 // remember notes that an entry is in the target.
 func (w *work) remember(id string, row entryRow) {
-	row.Came = row.Came || w.came[id]
+	row.Came, row.Again = row.Came || w.came[id], row.Again || w.again[id]
 	if old, ok := w.known[id]; !ok || old != row {
 		w.fresh = append(w.fresh, id)
 	}

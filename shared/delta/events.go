@@ -681,10 +681,13 @@ func (e *Engine) rehearse(ctx context.Context, w *work) error {
 	}
 	now = e.untagged(w, now)
 	e.back(w, now)
-	m := merge(w.ref.Kind, w.row.Fields, w.want.Fields, now.Fields, defs, e.mig.Policies, w.heldBefore.decisions())
 	e.noteEntries(w, desk.Written{}, now.Entries)
+	if err := e.heal(ctx, w, now, defs); err != nil {
+		return err
+	}
+	m := merge(w.ref.Kind, w.row.Fields, w.want.Fields, now.Fields, defs, e.mig.Policies, w.heldBefore.decisions())
 	add, copies := e.compare(w, now)
-	revise := 0
+	revise, again := 0, 0
 	for _, c := range copies {
 		f := e.mig.judge(c)
 		if len(f.ask) > 0 {
@@ -693,13 +696,16 @@ func (e *Engine) rehearse(ctx context.Context, w *work) error {
 		if f.write != nil {
 			revise++
 		}
+		if f.again {
+			again++
+		}
 	}
 	w.held.Fields = m.Held
 	switch {
 	case !w.held.empty():
 		w.finish(OutHeld, w.held.reason())
-	case len(add) > 0 || len(m.Apply) > 0 || revise > 0:
-		w.finish(OutUpdated, fmt.Sprintf("would set %d fields, add %d entries and revise %d", len(m.Apply), len(add), revise))
+	case len(add)+again > 0 || len(m.Apply) > 0 || revise > 0:
+		w.finish(OutUpdated, fmt.Sprintf("would set %d fields, add %d entries and revise %d", len(m.Apply), len(add)+again, revise))
 	default:
 		w.finish(OutUnchanged, "")
 	}

@@ -75,6 +75,8 @@ type heldEntry struct {
 	Why string `json:"why"`
 	// Can: the target can change it, so that the source may be chosen.
 	Can bool `json:"can,omitempty"`
+	// Heal: a verification found that the target's is another one. It is asked until somebody decides or mends it.
+	Heal bool `json:"heal,omitempty"`
 	// Source and Target are the versions that were seen. A decision for the target's holds as long as the source's stays:
 	// somebody may have to change the target's by hand for it.
 	Source   string    `json:"source"`
@@ -157,6 +159,11 @@ func (h Held) entry(id string) Decision {
 // asks tells whether an entry is held.
 func (h Held) asks(id string) bool {
 	return slices.ContainsFunc(h.Entries, func(x heldEntry) bool { return x.Entry == id })
+}
+
+// heals tells whether a difference that a verification found still waits for a person.
+func (h Held) heals() bool {
+	return slices.ContainsFunc(h.Entries, func(x heldEntry) bool { return x.Heal })
 }
 
 // HeldRecords returns everything that waits for a person.
@@ -270,6 +277,7 @@ func (e *Engine) makeDue(ctx context.Context, scope string, d dueRow) error {
 		if d.Listed.Event == "" {
 			d.Listed.Event, d.Listed.Into = old.Listed.Event, old.Listed.Into
 		}
+		d.Heal = d.Heal || old.Heal
 		*old = d
 		return nil
 	})

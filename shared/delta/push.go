@@ -173,6 +173,10 @@ type work struct {
 	adds   []string        // entries that are just being added, where the target cannot show it afterwards
 	came   map[string]bool // entries that were in another ticket before
 
+	heals    map[string]harm // entries that a verification found to differ
+	again    map[string]bool // those of them that are lost, and added again
+	compared *compared
+
 	revising   map[string]bool // entries about to be revised, and whether the customer is to see them
 	unanswered bool            // a revision was sent and not answered
 	touched    []string        // entries written by this push
@@ -200,7 +204,10 @@ func (w *work) pos() int { return w.m.Page*maxPage + w.m.Seq }
 
 func (w *work) finish(o Outcome, reason string) {
 	w.done, w.err = true, nil
-	w.out = outcomeRow{Ref: w.it.Ref, Target: w.row.Target, Outcome: o, Reason: reason, Losses: w.losses, Bytes: w.bytes, Kept: w.out.Kept, Chosen: w.it.Chosen, Left: w.out.Left}
+	w.out = outcomeRow{
+		Ref: w.it.Ref, Target: w.row.Target, Outcome: o, Reason: reason, Losses: w.losses, Bytes: w.bytes, Kept: w.out.Kept, Chosen: w.it.Chosen, Left: w.out.Left,
+		Compared: w.compared,
+	}
 }
 
 // Errors by which a record is put back without being anybody's fault.
@@ -288,6 +295,11 @@ func (e *Engine) prepare(ctx context.Context, w *work) error {
 	if err := e.free(w.row); err != nil {
 		return err
 	}
+	if w.it.Heal {
+		if err := e.settled(w.row); err != nil { // what a desk does not show yet is not lost
+			return err
+		}
+	}
 	// Listed twice, and carried out with the other entry of this run (held or not); or listed again after it was read.
 	seen := w.row
 	if inRun := w.row.Last != nil && w.row.Last.Run == w.run.ID; inRun {
@@ -367,7 +379,7 @@ func (e *Engine) prepare(ctx context.Context, w *work) error {
 		joined = alias.Into == w.ref.ID || slices.Contains(rec.Aliases, alias.Into) // else the merge is still to be carried over
 	}
 	if joined && w.row.Target != "" && w.row.Claim == nil && !w.row.Held && w.row.Gone == "" && w.row.Into == "" && !w.row.Unfinished &&
-		w.row.Digest == w.digest && w.it.Due != dueMoved && len(w.waits) == 0 && !w.run.Adopt {
+		w.row.Digest == w.digest && w.it.Due != dueMoved && !w.it.Heal && len(w.waits) == 0 && !w.run.Adopt {
 		w.finish(OutUnchanged, "")
 		return nil
 	}

@@ -233,9 +233,11 @@ func addedEntries(w *work, images []image) []string {
 	return few(ids)
 }
 
-func few(ids []string) []string {
-	if n := len(ids); n > 10 {
-		ids = append(ids[:10], fmt.Sprintf("and %d more", n-10))
+// few names the first things of a list: a row of the store has no room for thousands.
+func few(all []string) []string {
+	const most = 20
+	if n := len(all) - most; n > 0 {
+		all = append(slices.Clone(all[:most]), fmt.Sprintf("and %d more", n))
 	}
-	return ids
+	return all
 }

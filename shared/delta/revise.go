@@ -26,6 +26,8 @@ type copied struct {
 	unsure bool
 	// answer is what a person decided about it; the zero Decision if nobody did.
 	answer Decision
+	// harm is what a verification found, nil where none was asked to heal.
+	harm *harm
 }
 
 // fate is what becomes of a copied entry.
@@ -42,6 +44,8 @@ type fate struct {
 	stale bool
 	// marks are what policies do to the ticket instead.
 	marks []OnEvent
+	// again: it is lost in the target, and is to be added once more.
+	again bool
 }
 
 // judge decides what becomes of an entry that was copied. Words (with the files) and visibility are compared three ways, each
@@ -69,17 +73,20 @@ func (p Policies) judge(c copied) fate {
 		shown, visible = wordsDigest(*c.tgt), c.tgt.Public
 	}
 	changed, flipped := digest != k.Digest || files != k.Files, public == k.Private
-	edited, turned := shown != base, visible == k.Private
+	edited, turned := shown != base || c.harm != nil && c.harm.files != "", visible == k.Private
+	choice := c.answer.Choice
+	if c.answer.Source != sourceVersion(c) || choice == ChooseSource && c.answer.Target != targetVersion(c) {
+		choice = "" // asked about something else
+	}
+	if c.tgt == nil && c.sure && c.harm != nil {
+		return c.lost(choice)
+	}
 	if c.tgt == nil && c.sure { // the target's people took it out
 		if changed || flipped {
 			out.row.Digest, out.row.Files, out.row.Shown, out.row.Private = digest, files, "", !public
 			out.row.Left, out.theirs = c.src != nil, c.src != nil
 		}
 		return out
-	}
-	choice := c.answer.Choice
-	if c.answer.Source != sourceVersion(c) || choice == ChooseSource && c.answer.Target != targetVersion(c) {
-		choice = "" // asked about something else
 	}
 	keep := func() { // the words stay as they are in the target
 		out.row.Digest, out.row.Files, out.row.Shown, out.row.Left = digest, files, "", true
@@ -107,6 +114,10 @@ func (p Policies) judge(c copied) fate {
 		out.ask = append(out.ask, fmt.Sprintf("entry %s and %s differ in who can see them, and a ledger of an earlier day cannot tell whether people or this migration turned it", c.id, there))
 	case !flipped && !turned:
 		out.row.Turned = false
+	case !flipped && c.harm != nil && !k.Turned && c.harm.untraced && c.can:
+		turn = true
+	case !flipped && c.harm != nil && !k.Turned && choice != ChooseTarget:
+		out.ask = append(out.ask, c.differs("visibility"))
 	case !flipped:
 		out.row.Own, out.row.Turned, out.theirs = own, true, !k.Turned
 	case turned:
@@ -140,11 +151,17 @@ func (p Policies) judge(c copied) fate {
 	case !changed && edited && c.unsure && !k.Left && choice == "" && c.src != nil && c.tgt != nil && !alike(*c.src, *c.tgt):
 		out.row.Ask = true
 		out.ask = append(out.ask, fmt.Sprintf("entry %s and %s say different things, and a ledger of an earlier day cannot tell whether people or this migration wrote that", c.id, there))
+	case !changed && edited && c.harm != nil && choice == ChooseTarget:
+		keep()
+	case !changed && edited && c.harm != nil && c.can && (choice == ChooseSource || c.harm.untraced && !k.Left) && (public || !visible):
+		out.words = true
+	case !changed && edited && c.harm != nil && !k.Left:
+		out.ask = append(out.ask, c.differs("text or files"))
 	case !changed && edited: // the target's people did
 		out.theirs, out.row.Left = out.theirs || !k.Left, true
 	case !changed:
 		out.row.Left = k.Left && shown != digest
-	case c.src != nil && c.tgt != nil && alike(*c.src, *c.tgt) && (edited || files == k.Files), c.src == nil && shown == wordsDigest(desk.Entry{Body: takenText}):
+	case c.src != nil && c.tgt != nil && alike(*c.src, *c.tgt) && (edited || files == k.Files) && (c.harm == nil || c.harm.files == ""), c.src == nil && shown == wordsDigest(desk.Entry{Body: takenText}):
 		keep()
 		out.row.Left, out.stale = false, true
 	case choice == ChooseTarget:
@@ -205,6 +222,9 @@ func targetVersion(c copied) string {
 	if c.tgt == nil {
 		return ""
 	}
+	if c.harm != nil && c.harm.files != "" {
+		return digestJSON([]any{wordsDigest(*c.tgt), c.tgt.Public, c.harm.files})
+	}
 	return digestJSON([]any{wordsDigest(*c.tgt), c.tgt.Public})
 }
 
@@ -228,6 +248,9 @@ func (e *Engine) compare(w *work, now desk.Record) (add []desk.Entry, copies []c
 			c.sure = c.tgt == nil
 		}
 		c.can = can && (c.tgt != nil || k.Target != "")
+		if h, found := w.heals[id]; found {
+			c.harm = &h
+		}
 		return c
 	}
 	still := map[string]bool{}
@@ -266,7 +289,16 @@ func (e *Engine) thread(ctx, intake context.Context, w *work, now desk.Record) (
 		}
 		todo = append(todo, c)
 	}
-	return add, e.revise(ctx, intake, w, todo)
+	if err := e.revise(ctx, intake, w, todo); err != nil || len(w.again) == 0 {
+		return add, err
+	}
+	add = nil // in the order of the thread
+	for _, en := range w.want.Entries {
+		if _, there := w.known[en.ID]; !there {
+			add = append(add, en)
+		}
+	}
+	return add, nil
 }
 
 // revise judges copied entries and carries out what is to be written. The claim says first which entries it is about, so that
@@ -280,7 +312,7 @@ func (e *Engine) revise(ctx, intake context.Context, w *work, todo []copied) err
 	for _, c := range todo {
 		f := e.mig.judge(c)
 		if len(f.ask) > 0 {
-			h := heldEntry{Entry: c.id, Why: strings.Join(f.ask, "; "), Can: c.can, Source: sourceVersion(c), Target: targetVersion(c)}
+			h := heldEntry{Entry: c.id, Why: strings.Join(f.ask, "; "), Can: c.can || c.tgt == nil && c.sure, Heal: c.harm != nil, Source: sourceVersion(c), Target: targetVersion(c)}
 			others, err := e.otherCopies(ctx, w, c)
 			if err != nil {
 				return err
@@ -301,6 +333,13 @@ func (e *Engine) revise(ctx, intake context.Context, w *work, todo []copied) err
 		}
 		w.marks = append(w.marks, f.marks...)
 		switch {
+		case f.again:
+			delete(w.known, c.id) // until it is there
+			if w.again == nil {
+				w.again = map[string]bool{}
+			}
+			w.again[c.id] = true
+			continue
 		case f.write != nil:
 			fates, ids = append(fates, f), append(ids, c.id)
 			revised[c.id] = f.write.Public

@@ -113,6 +113,10 @@ type Run struct {
 	// there first.
 	Adopt   bool `json:"adopt,omitempty"`
 	Adopted bool `json:"adopted,omitempty"`
+	// Heal makes what a verification finds due.
+	Heal bool `json:"heal,omitempty"`
+	// Salt of the digests in a verification's certificate.
+	Salt string `json:"salt,omitempty"`
 	// Since is set when an operator re-reads a past range; such a run moves no cutoff.
 	Since time.Time `json:"since,omitzero"`
 	// N is how many tickets a sample is to have, Looked how many were read to choose them.
@@ -153,6 +157,8 @@ type planEntry struct {
 	Unlisted bool `json:"unlisted,omitempty"`
 	// Comes: a delta takes the record up in any case (a remap).
 	Comes bool `json:"comes,omitempty"`
+	// Heal as in dueRow.
+	Heal bool `json:"heal,omitempty"`
 	// Chosen names the features for which a sample has the ticket.
 	Chosen []string `json:"chosen,omitempty"`
 }
@@ -236,6 +242,8 @@ type outcomeRow struct {
 	Chosen []string `json:"chosen,omitempty"`
 	// Left says what an undo could not take back, and why.
 	Left []string `json:"left,omitempty"`
+	// Compared is set by a verification that had both records before it.
+	Compared *compared `json:"compared,omitempty"`
 }
 
 // ledgerRow is one row per record of the source: the memory of the migration.
@@ -266,6 +274,12 @@ type ledgerRow struct {
 	Rules  string `json:"rules,omitempty"`
 	// Fields is the merge base: what the source said and what the target looked like after our last write.
 	Fields map[desk.Field]base `json:"fields,omitempty"`
+	// Lock is the target's when it was last read back, if the thread was then as we know it: while the target shows the same,
+	// nobody has worked on it since. See untraced.
+	Lock string `json:"lock,omitempty"`
+	// Worked: somebody else may have worked on the target record at some time. Files are not read at every write, so their
+	// bytes may be people's work, however long ago.
+	Worked bool `json:"worked,omitempty"`
 	// Entries of short threads; longer ones spill into rows of their own, see entries.go.
 	Entries map[string]entryRow `json:"entries,omitempty"`
 	// Awaited: another record's link waits for this one to arrive.
@@ -320,6 +334,8 @@ type base struct {
 	Theirs bool `json:"p,omitempty"`
 	// Event: the target's value is what a policy set when the record left the source; Src is what the source said before.
 	Event bool `json:"g,omitempty"`
+	// Moved: the target said something else than Tgt when it was last read back, and that was left to its people.
+	Moved bool `json:"m,omitempty"`
 }
 
 // tagged says why a ticket of the target carries the event tag.
@@ -401,9 +417,11 @@ type entryRow struct {
 	Left   bool `json:"l,omitempty"`
 	Turned bool `json:"v,omitempty"`
 	// Ask: a ledger of an earlier day could not tell who had the last word in the target; a person is asked.
-	Ask bool `json:"a,omitempty"`
+	Ask bool `json:"q,omitempty"`
 	// Came: it was in another ticket before, and its moved row tells where copies of it may be.
 	Came bool `json:"c,omitempty"`
+	// Again: it was lost in the target and added again, so it does not stand in its place of the thread.
+	Again bool `json:"a,omitempty"`
 }
 
 // taken is the Digest of an entry that is no longer in its ticket in the source.
@@ -431,9 +449,12 @@ type Trace struct {
 // dueRow makes a later run take a record up although the source does not list it again.
 type dueRow struct {
 	Listed desk.Listed `json:"listed"`
-	Why    string      `json:"why"` // held, failed, mode, link, moved, decision, undone, missed, mapping
+	Why    string      `json:"why"` // held, failed, mode, link, moved, decision, undone, missed, mapping, verify
 	Run    string      `json:"run"`
 	Mode   Mode        `json:"mode,omitempty"` // for why=mode: the mode that would cover it
+	// Heal: a verification found a difference. Whatever else makes the record due meanwhile, it stays until the record was
+	// carried out with nothing left over. See heal.go.
+	Heal bool `json:"heal,omitempty"`
 }
 
 // waitRow says that Ref has a link to the record of its partition.

@@ -32,6 +32,8 @@ type Request struct {
 	// stopped and keeps its mark.
 	Restart, Continue bool
 	Adopt             bool
+	// Heal makes what a verify run finds due, so that the next delta over the scope heals it or holds it.
+	Heal bool
 }
 
 // Start begins a run, or takes an interrupted one of the same lane up again (then its Request is not looked at any
@@ -79,10 +81,14 @@ func (e *Engine) start(ctx context.Context, q Request) (run Run, resumed bool, e
 			if old.Undoes != q.Undo {
 				return Run{}, false, refuse("run %s undoes run %s and has the migration to itself. Finish it first: deltadesk undo %s", old.ID, old.Undoes, old.Undoes)
 			}
-			if old.Config != e.mig.Hash {
-				old, err = e.repin(ctx, old.ID)
+			if old.Config == e.mig.Hash {
+				return old, true, nil
 			}
-			return old, true, err
+			if old.Kind != Verify {
+				old, err = e.repin(ctx, old.ID)
+				return old, true, err
+			}
+			// A certificate speaks of one migration file: under another one the comparison begins anew, in the old one's place.
 		}
 	}
 	if q.Continue && run.Kind == Full && !q.Dry {
@@ -113,6 +119,9 @@ func (e *Engine) start(ctx context.Context, q Request) (run Run, resumed bool, e
 		}
 	}
 	run.ID, run.Started, run.Status = e.NewID(), e.Now().UTC(), Running
+	if run.Kind == Verify {
+		run.Salt = e.NewSalt()
+	}
 	var replaced string
 	if !q.Dry {
 		// With this write the run exists for everybody. If the state moved since it was read above, somebody else started
@@ -140,7 +149,7 @@ func (e *Engine) start(ctx context.Context, q Request) (run Run, resumed bool, e
 
 // plan turns a request into a run, as far as the migration file alone decides.
 func (e *Engine) plan(q Request) (Run, error) {
-	run := Run{Kind: q.Kind, Mode: cmpOr(q.Mode, CreateUpdate), Dry: q.Dry, Adopt: q.Adopt, Since: q.Since, N: q.N, Config: e.mig.Hash}
+	run := Run{Kind: q.Kind, Mode: cmpOr(q.Mode, CreateUpdate), Dry: q.Dry, Adopt: q.Adopt, Heal: q.Heal, Since: q.Since, N: q.N, Config: e.mig.Hash}
 	run.Images = run.Kind.Undoable() && !run.Dry
 	switch run.Mode {
 	case CreateOnly, UpdateOnly, CreateUpdate:
@@ -167,6 +176,9 @@ func (e *Engine) plan(q Request) (Run, error) {
 	}
 	if q.N != 0 && q.Kind != Sample {
 		return Run{}, refuse("--n belongs to sample runs: a %s run moves what there is", q.Kind)
+	}
+	if q.Heal && (q.Kind != Verify || q.Dry) {
+		return Run{}, refuse("--heal belongs to verify runs that are no rehearsal: what they find becomes due, and a delta heals it")
 	}
 	switch q.Kind {
 	case Undo:
@@ -222,6 +234,9 @@ func (e *Engine) plan(q Request) (Run, error) {
 		return Run{}, refuse("there is no scope %q; the migration file has %s", run.Scope, strings.Join(slices.Sorted(maps.Keys(e.mig.Scopes)), ", "))
 	}
 	run.Filter = filter
+	if q.Heal && !slices.ContainsFunc(slices.Collect(maps.Values(e.mig.Windows)), func(w Window) bool { return w.Scope == run.Scope && w.Kind != Census }) {
+		return Run{}, refuse("no window of the migration file is over scope %q, so no delta would heal what is found; leave --heal out, or verify a scope that has a window", run.Scope)
+	}
 	return run, nil
 }
 

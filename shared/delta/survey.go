@@ -137,7 +137,7 @@ func (e *Engine) surveyList(ctx context.Context, run *Run, no int, at surveyPlac
 			return row, fmt.Errorf("read the ledger of %d listed records: %w", len(page.Items), err)
 		}
 		for _, it := range page.Items {
-			if l := known[e.ledgerKey(it.Ref)]; run.Kind == Census && !e.settled(run, l, it) || run.Kind == Remap && e.outdated(l, it) {
+			if l := known[e.ledgerKey(it.Ref)]; run.Kind == Census && !e.agreed(run, l, it) || run.Kind == Remap && e.outdated(l, it) {
 				ids.Left = append(ids.Left, it)
 				continue
 			}

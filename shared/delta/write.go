@@ -257,8 +257,9 @@ func (e *Engine) find(ctx context.Context, w *work, lookFirst bool) (id, how str
 			lookFirst = true // that decision was being carried out when somebody was cut off
 		}
 	}
-	if _, can := e.Target.(desk.Finder); can && w.row.Look {
-		lookFirst = true // an undo removed it, and people may have brought it back
+	_, searched := e.Target.(desk.Finder)
+	if searched && (w.row.Look || w.it.Heal) {
+		lookFirst = true // an undo removed it, and people may have brought it back; or the ledger may have lost a row, as a verification says
 	}
 	if lookFirst {
 		f, ok := e.Target.(desk.Finder)
@@ -281,7 +282,6 @@ func (e *Engine) find(ctx context.Context, w *work, lookFirst bool) (id, how str
 			return "", "", nil
 		}
 	}
-	_, searched := e.Target.(desk.Finder)
 	blind := lookFirst && !searched // only a match can tell whether the open create took effect
 	if w.ref.Kind == desk.Ticket || e.mig.Rules.People.Apart && !blind {
 		return "", "", nil
@@ -453,6 +453,9 @@ func (e *Engine) noteEntries(w *work, written desk.Written, thread []desk.Entry)
 		id, wrote := written.Entries[en.Marker]
 		t, shown := there[en.Marker]
 		switch {
+		case known && shown && k.Target != "" && k.Target != t.ID && !slices.ContainsFunc(thread, func(x desk.Entry) bool { return x.ID == k.Target }):
+			k.Target, k.Again = t.ID, true // it was lost, and added again by a writer who was cut off
+			w.remember(en.ID, k)
 		case known && k.Target != "", !wrote && !shown:
 		case known:
 			k.Target = cmpOr(id, t.ID)
@@ -525,9 +528,10 @@ func (e *Engine) noteShown(w *work, after desk.Record) {
 func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record, created, adopted bool) error {
 	if now.Ref.ID != w.row.Target && now.Ref.ID != "" {
 		// The target's people merged it: its thread goes on there, its fields are theirs.
-		w.row.Target, w.row.How = now.Ref.ID, mergedThere
+		w.row.Target, w.row.How, w.row.Lock = now.Ref.ID, mergedThere, ""
 	}
 	merged := w.row.How == mergedThere
+	w.row.Worked = w.row.Worked || !created && !w.still(now)
 	tags := now.Fields[desk.Tags]
 	now = e.untagged(w, now)
 	if w.takenOver {
@@ -564,6 +568,9 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 	e.noteEntries(w, desk.Written{}, now.Entries)
 	w.recovered = w.recovered || w.takenOver && len(w.fresh) > 0
 	defs, err := e.definitions(ctx)
+	if err == nil && !created && !adopted {
+		err = e.heal(ctx, w, now, defs)
+	}
 	if err != nil {
 		return e.release(ctx, w, err)
 	}
@@ -690,6 +697,7 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 	w.adds = nil
 	e.noteShown(w, after)
 	e.rebase(w, m, now, e.untagged(w, after), merged)
+	e.keepLock(w, after)
 	if w.row.Unfinished && w.run.Images {
 		w.row.Rest = restOf(after, w.row.Fields)
 	}
@@ -776,7 +784,8 @@ func (e *Engine) tellOurs(w *work, now desk.Record) {
 	for id, public := range w.before.Revised {
 		k, known := w.known[id]
 		i := slices.IndexFunc(now.Entries, func(en desk.Entry) bool { return en.Marker == e.marker(id) || en.ID == k.Target })
-		if !known || i < 0 {
+		unchanged := slices.ContainsFunc(w.want.Entries, func(en desk.Entry) bool { return en.ID == id && k.says(en) })
+		if !known || i < 0 || unchanged && w.it.Heal { // what it says may be the harm that was about to be healed
 			continue
 		}
 		if k.Shown = wordsDigest(now.Entries[i]); now.Entries[i].Public == public {
@@ -903,6 +912,7 @@ func (e *Engine) rebase(w *work, m merge3, before, after desk.Record, merged boo
 				if t := after.Fields[f].Digest(); t != "" && t == w.puts[f] {
 					b.Left = t
 				}
+				b.Moved = after.Fields[f].Digest() != b.tgt()
 				w.row.Fields[f] = b
 			}
 			continue
@@ -919,6 +929,7 @@ func (e *Engine) rebase(w *work, m merge3, before, after desk.Record, merged boo
 			}
 		}
 		b.Kept = accept[f] && slices.Contains(m.Kept, f)
+		b.Moved = after.Fields[f].Digest() != b.tgt()
 		w.row.Fields[f] = b
 	}
 	for f, v := range m.Apply {
@@ -1009,7 +1020,7 @@ func (e *Engine) forget(ctx context.Context, w *work) error {
 // leaveTarget claims the row for another target record in place of one that is no more: first the row no longer names that
 // one nor its thread, then the rest of that memory goes. Whoever is cut off in between leaves an open create behind.
 func (e *Engine) leaveTarget(ctx context.Context, w *work) error {
-	w.row.Target, w.row.How, w.row.Fields, w.row.Tag, w.row.Began = "", "", nil, "", time.Time{}
+	w.row.Target, w.row.How, w.row.Fields, w.row.Tag, w.row.Lock, w.row.Worked, w.row.Began = "", "", nil, "", "", false, time.Time{}
 	w.row.Entries, w.fresh = nil, nil
 	e.adding(w, w.want.Entries[:min(1, len(w.want.Entries))])
 	if err := e.ensure(ctx, w, nil); err != nil {

@@ -46,12 +46,14 @@ type Report struct {
 
 	// Losses by class, with what each class means.
 	Losses []LossClass `json:"losses"`
-	// Exceptions are every held and failed record (for a verify run every record that differs; for an undo, "held" are those
-	// in which something of the run stays).
-	Exceptions []Exception `json:"exceptions"`
+	// Exceptions are every held and failed record; for an undo, "held" are those in which something of the run stays. A verify
+	// run has those that differ: the first ones, and how many more there are; its certificate has all of them.
+	Exceptions        []Exception `json:"exceptions"`
+	ExceptionsLeftOut int         `json:"exceptions_left_out,omitempty"`
 	// Kept lists fields and entries that people changed in the target and that were left alone: record, field names, and
 	// entries as "entry ID".
-	Kept []Kept `json:"kept"`
+	Kept        []Kept `json:"kept"`
+	KeptLeftOut int    `json:"kept_left_out,omitempty"`
 	// Excluded by reason.
 	Excluded map[string]int `json:"excluded"`
 	// Chosen are the tickets of a sample with the features for which each was chosen, out of as many as were Looked at.

@@ -108,6 +108,11 @@ func reports() map[string]Report {
 	verify.Excluded = map[string]int{"not in the source any more": 4}
 	verify.Exceptions = []Exception{{"tickets/5", "77", "failed", "differs in: priority", "deltadesk retry acme tickets/5"}}
 	verify.Kept, verify.Losses = nil, nil
+	many := verify // only the first ones are listed
+	many.Counts = Counts{Listed: 50_000, Planned: 50_000, Unchanged: 20_000, Held: 4_000, Failed: 26_000}
+	many.ByKind = []KindCounts{{"tickets", many.Counts}}
+	many.Excluded, many.ExceptionsLeftOut = nil, 29_999
+	many.Kept, many.KeptLeftOut = []Kept{{"tickets/51", []string{"priority"}}}, 700
 
 	sample := empty
 	sample.Kind, sample.Window, sample.Mode, sample.CutoffBefore, sample.CutoffAfter = "sample", "", "create+update", nil, nil
@@ -136,7 +141,7 @@ func reports() map[string]Report {
 	waiting := running
 	waiting.Status, waiting.Why = "waiting", "The source cannot be reached since 2026-11-20 22:10 UTC."
 	return map[string]Report{
-		"verified": verified, "exceptions": exceptions(), "stopped": stopped, "empty": empty, "running": running, "dry": dry, "verify": verify,
+		"verified": verified, "exceptions": exceptions(), "stopped": stopped, "empty": empty, "running": running, "dry": dry, "verify": verify, "many": many,
 		"cancelled": cancelled, "waiting": waiting, "sample": sample, "undo": undo, "undone": clean,
 	}
 }
@@ -264,6 +269,8 @@ func TestCheck(t *testing.T) {
 		{"kind twice", func(r *Report) { r.ByKind[2].Kind = "people" }, "occurs twice"},
 		{"negative", func(r *Report) { r.Counts.Held = -1 }, "held is -1"},
 		{"exception left out", func(r *Report) { r.Exceptions = r.Exceptions[1:] }, "13 exceptions (10 held, 3 failed) for 11 held and 3 failed"},
+		{"left out of a delta", func(r *Report) { r.Exceptions, r.ExceptionsLeftOut = r.Exceptions[1:], 1 }, "13 exceptions (10 held, 3 failed) for"},
+		{"too many left out", func(r *Report) { *r = reports()["many"]; r.ExceptionsLeftOut++ }, "1 exceptions (0 held, 1 failed) for"},
 		{"exception of another sort", func(r *Report) { r.Exceptions[0].Outcome = "updated" }, "14 exceptions (10 held"},
 		{"reasons", func(r *Report) { r.Excluded["spam in the source"]++ }, "add up to 34, excluded are 33"},
 		{"too good", func(r *Report) { r.Status = "verified" }, "verified although 14"},

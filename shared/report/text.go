@@ -197,7 +197,7 @@ func (t *text) pairs(r Report) {
 		pair("work", strings.Join(took, ", "))
 	}
 	if len(r.Kept) > 0 {
-		pair("kept", records(len(r.Kept))+" with fields that people changed in the target, left as they are")
+		pair("kept", records(len(r.Kept)+r.KeptLeftOut)+" with fields that people changed in the target, left as they are")
 	}
 	for _, e := range largest(r.Excluded) {
 		pair("excluded", number(e.n)+": "+e.name)
@@ -268,7 +268,10 @@ func (t *text) exceptions(r Report) {
 			t.wrap("      → ", e.Next)
 		}
 	}
-	if n := len(r.Exceptions) - textExceptions; n > 0 {
+	switch n := len(r.Exceptions) + r.ExceptionsLeftOut - min(len(r.Exceptions), textExceptions); {
+	case n > 0 && r.ExceptionsLeftOut > 0:
+		t.line(fmt.Sprintf("  and %s more; the certificate names all of them", number(n)))
+	case n > 0:
 		t.line(fmt.Sprintf("  and %s more, which the report lists", number(n)))
 	}
 }

@@ -214,16 +214,26 @@ func (d *Desk) join(from, into desk.Ref) {
 // Harm is something that Damage does.
 type Harm int
 
-// The harms: to the first file's first byte, to the first entry's visibility, to the last entry (gone), to the ticket
-// (there twice).
+// The harms: to the first entry (its file's first byte, visibility, text, time, subject), to the thread (the last entry is
+// gone, the first one is there twice, one has a marker of nobody, the first two have changed places), to the ticket (there
+// twice, its subject is another one, it has another requester, gone).
 const (
 	FileByte Harm = iota
 	Visibility
+	Body
+	EntryTime
+	EntrySubject
 	LoseEntry
+	RepeatEntry
+	ForeignEntry
+	SwapEntries
 	Double
+	FieldValue
+	Requester
+	Vanish
 )
 
-// Damage harms a ticket behind everybody's back.
+// Damage harms a ticket behind everybody's back: neither its version nor the feed tells.
 func (d *Desk) Damage(ticket string, h Harm) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -234,16 +244,45 @@ func (d *Desk) Damage(ticket string, h Harm) {
 		b := slices.Clone(s.files[id])
 		b[0]++
 		s.files[id] = b
-	case Visibility:
+	case Visibility, Body, EntryTime, EntrySubject:
 		s.rec.Entries = slices.Clone(s.rec.Entries)
-		s.rec.Entries[0].Public = !s.rec.Entries[0].Public
+		en := &s.rec.Entries[0]
+		switch h {
+		case Visibility:
+			en.Public = !en.Public
+		case Body:
+			en.Body += "!"
+		case EntryTime:
+			en.At = en.At.Add(time.Minute)
+		default:
+			en.Subject += "!"
+		}
 	case LoseEntry:
 		s.rec.Entries = s.rec.Entries[:len(s.rec.Entries)-1]
+	case RepeatEntry, ForeignEntry:
+		en := s.rec.Entries[0]
+		en.ID = d.newID()
+		if h == ForeignEntry {
+			en.Marker += "0"
+		}
+		s.rec.Entries = append(slices.Clone(s.rec.Entries), en)
+	case SwapEntries:
+		s.rec.Entries = slices.Clone(s.rec.Entries)
+		s.rec.Entries[0], s.rec.Entries[1] = s.rec.Entries[1], s.rec.Entries[0]
 	case Double:
 		c := *s
+		c.rec.Fields = maps.Clone(s.rec.Fields)
 		c.rec.Ref.ID = d.newID()
 		d.records[c.rec.Ref] = &c
 		d.order = append(d.order, c.rec.Ref)
+	case FieldValue:
+		s.rec.Fields = maps.Clone(s.rec.Fields)
+		s.rec.Fields[desk.Subject] = desk.Value{"changed without a trace"}
+	case Requester: // as desks do when people are merged
+		s.rec.Fields = maps.Clone(s.rec.Fields)
+		s.rec.Fields[desk.Requester] = desk.Value{"1"}
+	case Vanish:
+		s.gone = true
 	}
 }
 

@@ -433,7 +433,7 @@ func (w *world) renew() {
 		case "dry run":
 			w.idle(delta.Request{Kind: delta.Full, Scope: scope, Dry: true})
 		case "verify":
-			w.looks(delta.Verify, scope)
+			w.phase(-1, nil, &task{q: delta.Request{Kind: delta.Verify, Scope: scope, Heal: scope == "all"}})
 		case "census":
 			w.census(scope)
 		case "one-off since":
