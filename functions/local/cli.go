@@ -27,7 +27,7 @@ const (
 	exitDone       = 0
 	exitError      = 1
 	exitUsage      = 2
-	exitExceptions = 3 // finished, with held or failed records
+	exitExceptions = 3 // finished, with held or failed records; of a check: not everything is as certified
 )
 
 type cli struct {
@@ -46,6 +46,9 @@ type cli struct {
 	Links   linksCmd   `cmd:"" help:"Which record of the source is which in the target, with addresses."`
 	Report  reportCmd  `cmd:"" help:"The report of a run, for the terminal, as JSON or as a page."`
 	Extend  extendCmd  `cmd:"" help:"Set a later deadline for a window's next delta."`
+
+	Certificate certificateCmd `cmd:"" help:"The certificate of a verify run: what was compared and how it came out, record by record."`
+	Check       checkCmd       `cmd:"" help:"Compare both desks with a certificate again. Needs the migration file and read access, no store."`
 }
 
 const description = `Deltadesk moves a help desk to another one while both stay open.
@@ -55,12 +58,13 @@ const description = `Deltadesk moves a help desk to another one while both stay 
   deltadesk run --kind full               copies the history
   deltadesk run --kind delta              brings over what changed since; again and again, until the team switches
   deltadesk held, deltadesk decide …      what both sides changed waits for you, everything else goes on
-  deltadesk run --kind verify             compares both desks as they are now
+  deltadesk run --kind verify             compares both desks as they are now; --heal makes what differs due
+  deltadesk certificate, deltadesk check  the proof of it, and the same comparison later, by anybody who may read both
   deltadesk run --kind census             finds what no delta was told of; the next delta brings it
   deltadesk run --kind remap              after the mapping has changed: the next delta writes what becomes something else
 
 The migration file says what moves where; infra/migrations has commented examples.
-Exit codes: 0 done, 1 error, 2 usage, 3 finished with held or failed tickets.`
+Exit codes: 0 done, 1 error, 2 usage, 3 finished with held or failed tickets (check: not everything is as certified).`
 
 // app is what commands work with.
 type app struct {

@@ -264,6 +264,8 @@ func TestBadInput(t *testing.T) {
 		{"no such window", nil, []string{"run", "--kind", "delta", "--window", "night"}, exitError, []string{"night", "main"}},
 		{"no such scope", nil, []string{"run", "--kind", "full", "--scope", "emea"}, exitError, []string{"emea", "all"}},
 		{"since with full", nil, []string{"run", "--kind", "full", "--since", "2026-01-01T00:00:00Z"}, exitUsage, []string{"--since belongs to delta"}},
+		{"heal with full", nil, []string{"run", "--kind", "full", "--heal"}, exitUsage, []string{"--heal belongs to verify"}},
+		{"heal in a rehearsal", nil, []string{"run", "--kind", "verify", "--heal", "--dry-run"}, exitUsage, []string{"no rehearsal"}},
 		{"both ways on", nil, []string{"run", "--kind", "full", "--continue", "--restart"}, exitError, []string{"choose one"}},
 		{"mapping to a field that is not there", func(s string) string {
 			return s + "mapping: {ticket: [{from: status, to: staus}]}\n"
@@ -404,7 +406,14 @@ func TestNoSecrets(t *testing.T) {
 	}
 	look(exitExceptions, "run", "--kind", "delta", "--json")
 	look(exitExceptions, "run", "--kind", "delta")
-	look(exitExceptions, "run", "--kind", "verify", "--json")
+	look(exitExceptions, "run", "--kind", "verify", "--json", "--heal")
+	look(exitDone, "certificate")
+	certificate := filepath.Join(b.dir, "certificate")
+	look(exitDone, "certificate", "--out", certificate)
+	b.edit(b.dst, id, desk.Fields{desk.Status: {"PlantedAgent", "PlantedStatus"}})
+	b.inFile("new/records/ticket", "PlantedBody", "PlantedBody!")
+	look(exitExceptions, "check", certificate)
+	look(exitExceptions, "check", certificate, "--json")
 	look(exitDone, "explain", id, "--json")
 	look(exitDone, "explain", lost)
 	look(exitDone, "status")

@@ -27,6 +27,7 @@ type runCmd struct {
 	Continue bool      `help:"Full only: go on with the full run that was cut off or stopped. Keeps its cutoff."`
 	Restart  bool      `help:"Full only: read everything again and begin a new baseline."`
 	Adopt    bool      `help:"Look in the target before every create: for a new or restored store over a target that has been written to."`
+	Heal     bool      `help:"Verify only: what differs becomes due, and the next delta heals it or holds it for a person. Entries that are gone from a ticket on which nobody has worked since come back: if somebody erased one behind the desk on purpose, look first without --heal."`
 	Workers  int       `default:"4" help:"How many batches are worked on at a time."`
 }
 
@@ -48,6 +49,9 @@ func (c *runCmd) Run(a *app) error {
 	case c.N == 0 && c.Kind == "sample":
 		c.N = 20
 	}
+	if c.Heal && (c.Kind != "verify" || c.DryRun) {
+		return usage(a, "--heal belongs to verify runs that are no rehearsal")
+	}
 	l, err := a.open(c.Kind == "backup", c.Workers)
 	if err != nil {
 		return err
@@ -55,7 +59,7 @@ func (c *runCmd) Run(a *app) error {
 	defer l.close()
 	q := delta.Request{
 		Kind: delta.Kind(c.Kind), Window: c.Window, Scope: c.Scope, N: c.N, Mode: delta.Mode(c.Mode), Since: c.Since, Dry: c.DryRun,
-		Restart: c.Restart, Continue: c.Continue, Adopt: c.Adopt,
+		Restart: c.Restart, Continue: c.Continue, Adopt: c.Adopt, Heal: c.Heal,
 	}
 	if c.Kind == "backup" {
 		if q, err = l.backup(q); err != nil {
@@ -146,7 +150,8 @@ func (l *laptop) backup(q delta.Request) (delta.Request, error) {
 }
 
 // run carries a run to its end. A delta that was cut off before is finished first; since its mark is older than the wish
-// for a delta now, another one follows. A full run, a sample and an undo that were cut off are the ones that are wished for.
+// for a delta now, another one follows. A full run, a sample, an undo or a comparison that was cut off and is finished now is
+// the one that was asked for.
 func (l *laptop) run(q delta.Request) (report.Report, error) {
 	r, resumed, err := l.engine.Start(l.a.ctx, q)
 	if err != nil {
@@ -156,7 +161,8 @@ func (l *laptop) run(q delta.Request) (report.Report, error) {
 		return report.Report{}, err
 	}
 	rep, err := l.engine.Report(l.a.ctx, r.ID)
-	if err != nil || !resumed || q.Kind == delta.Full || q.Kind == delta.Sample || q.Kind == delta.Undo || delta.Status(rep.Status) != delta.Verified && delta.Status(rep.Status) != delta.Exceptions {
+	asked := q.Kind == delta.Full || q.Kind == delta.Sample || q.Kind == delta.Undo || q.Kind == delta.Verify && q.Heal == r.Heal
+	if s := delta.Status(rep.Status); err != nil || !resumed || asked || s != delta.Verified && s != delta.Exceptions {
 		return rep, err
 	}
 	fmt.Fprintf(l.a.err, "Run %s, cut off earlier, is finished; now the one you asked for.\n", r.ID)

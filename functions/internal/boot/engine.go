@@ -52,9 +52,19 @@ func (f *File) Backed() (*File, error) {
 	return &b, nil
 }
 
-// Engine makes the clients of both desks and the engine between them. It makes no request.
-func (f *File) Engine(p Ports) (*delta.Engine, error) {
-	deps := desk.Deps{Log: p.Log, Migration: f.Migration.ID}
+// Desks are the clients of both desks of a migration.
+type Desks struct {
+	Source desk.Source
+	Target desk.Target
+	// SourceName and TargetName are what ledgers and certificates call them.
+	SourceName, TargetName string
+	// Requests made so far, by side and endpoint.
+	Requests func() map[string]map[string]int
+}
+
+// Desks makes the clients of both desks; readOnly for a target that will only be read. It makes no request.
+func (f *File) Desks(log *slog.Logger, readOnly bool) (Desks, error) {
+	deps := desk.Deps{Log: log, Migration: f.Migration.ID, ReadOnly: readOnly}
 	var bad []error
 	counts := map[string]func() map[string]int{}
 	client := func(side string, d Desk) desk.Deps {
@@ -69,7 +79,7 @@ func (f *File) Engine(p Ports) (*delta.Engine, error) {
 	}
 	sdeps, tdeps := client("source", f.Source), client("target", f.Target)
 	if err := errors.Join(bad...); err != nil {
-		return nil, err
+		return Desks{}, err
 	}
 	source, err := f.Source.Connector.NewSource(f.Source.Config, sdeps)
 	if err != nil {
@@ -79,13 +89,24 @@ func (f *File) Engine(p Ports) (*delta.Engine, error) {
 	if err != nil {
 		bad = append(bad, fmt.Errorf("target: %w", err))
 	}
-	if err := errors.Join(bad...); err != nil {
+	return Desks{
+		Source: source, Target: target, SourceName: f.Source.place(), TargetName: f.Target.place(),
+		Requests: func() map[string]map[string]int {
+			return map[string]map[string]int{"source": counts["source"](), "target": counts["target"]()}
+		},
+	}, errors.Join(bad...)
+}
+
+// Engine makes the clients of both desks and the engine between them. It makes no request.
+func (f *File) Engine(p Ports) (*delta.Engine, error) {
+	d, err := f.Desks(p.Log, false)
+	if err != nil {
 		return nil, err
 	}
 	entropy := ulid.Monotonic(rand.Reader, 0)
 	safe := &ulid.LockedMonotonicReader{MonotonicReader: entropy}
 	return delta.New(delta.Config{
-		Migration: f.Migration, SourceID: f.Source.place(), TargetID: f.Target.place(), Source: source, Target: target,
+		Migration: f.Migration, SourceID: d.SourceName, TargetID: d.TargetName, Source: d.Source, Target: d.Target,
 		SourceSide: f.Source.Connector.SourceSide(f.Source.Config), TargetSide: f.Target.Connector.TargetSide(f.Target.Config),
 		Rows: p.Rows, Objects: p.Objects, Queue: p.Queue, Session: p.Session, Log: p.Log, Now: time.Now,
 		NewID: func() string { return ulid.MustNew(ulid.Now(), safe).String() },
@@ -94,7 +115,7 @@ func (f *File) Engine(p Ports) (*delta.Engine, error) {
 			if p.Calls != nil {
 				calls = p.Calls()
 			}
-			return map[string]map[string]int{"source": counts["source"](), "target": counts["target"]()}, calls
+			return d.Requests(), calls
 		},
 	})
 }
