@@ -92,6 +92,10 @@ func (e *Engine) censusOne(ctx context.Context, w *work) error {
 		w.makesDue("missed", "", "")
 		w.finish(OutExcluded, "an earlier write of it is open; the next delta looks what came of it")
 		return nil
+	case w.row.Target == "" && w.row.Look:
+		w.makesDue("missed", "", "") // it is due already, perhaps in another scope
+		w.finish(OutExcluded, "an undo removed it; the next delta brings it over")
+		return nil
 	case w.row.Target == "":
 		w.missed("", "", false, "it is in the source, and no run has brought it over")
 		return nil

@@ -36,7 +36,6 @@ type image struct {
 	// Event: the write carries a deletion, spam verdict or merge over; the others are what the ledger said of such things
 	// before.
 	Event bool       `json:"event,omitempty"`
-	Gone  desk.Event `json:"gone,omitempty"`
 	Into  string     `json:"into,omitempty"`
 	Apart bool       `json:"apart,omitempty"`
 	// Final says what is about to happen that no desk takes back.
@@ -158,7 +157,7 @@ func imageOf(w *work, todo []desk.Change, now desk.Record, tags desk.Value) imag
 // imageOfEvent makes the image for a write that carries an event over: fields that are about to say left.
 func imageOfEvent(ref desk.Ref, row ledgerRow, now desk.Record, left desk.Fields) image {
 	im := newImage(ref, row)
-	im.Event, im.Gone, im.Into, im.Apart = true, row.Gone, row.Into, row.Apart
+	im.Event, im.Into, im.Apart = true, row.Into, row.Apart
 	for f, v := range left {
 		im.sets(f, now.Fields[f], base{Src: "gone", Tgt: v.Digest()}, row)
 	}

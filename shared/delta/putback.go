@@ -92,9 +92,10 @@ func (e *Engine) putBack(ctx context.Context, w *work, images []image, lost int)
 			w.row.Fields[f] = was
 		}
 	}
+	w.row.Gone = "" // if it has left the source, that is carried over again
 	for _, im := range there {
-		if im.Event { // it is carried over again
-			w.row.Gone, w.row.Into, w.row.Apart = im.Gone, im.Into, im.Apart
+		if im.Event {
+			w.row.Into, w.row.Apart = im.Into, im.Apart
 			break
 		}
 	}

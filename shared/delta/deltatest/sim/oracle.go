@@ -532,6 +532,9 @@ func (o *oracle) excuse(s, t *record, f desk.Field, prev, e edit) string {
 			was, ours = o.untagged(x.val), x
 		}
 	}
+	if f == desk.Tags && o.untagged(e.val) == o.untagged(prev.val) {
+		return "only the tag of an event" // the source had taken it back by the time it was written
+	}
 	for _, x := range t.hist[f] {
 		switch {
 		case x.by == migration && x.event && x.no > prev.no && x.no < e.no && x.val == prev.val:
