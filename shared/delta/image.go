@@ -35,9 +35,9 @@ type image struct {
 	Tag tagged `json:"tag,omitempty"`
 	// Event: the write carries a deletion, spam verdict or merge over; the others are what the ledger said of such things
 	// before.
-	Event bool       `json:"event,omitempty"`
-	Into  string     `json:"into,omitempty"`
-	Apart bool       `json:"apart,omitempty"`
+	Event bool   `json:"event,omitempty"`
+	Into  string `json:"into,omitempty"`
+	Apart bool   `json:"apart,omitempty"`
 	// Final says what is about to happen that no desk takes back.
 	Final string `json:"final,omitempty"`
 }
