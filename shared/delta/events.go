@@ -560,6 +560,13 @@ func (e *Engine) carryOutEvent(ctx context.Context, w *work) error {
 	if err == nil && w.takenOver {
 		e.tellOurs(w, e.untagged(w, now))
 	}
+	others := err == nil && e.holdsOthers(w, now)
+	if err == nil && !others {
+		var lerr error
+		if others, lerr = e.strangers(ctx, w, now); lerr != nil {
+			return e.release(ctx, w, lerr)
+		}
+	}
 	switch {
 	case gone && w.before != nil && w.before.Delete:
 		w.wrote = append(w.wrote, "deleted") // by one of us who was cut off
@@ -569,7 +576,7 @@ func (e *Engine) carryOutEvent(ctx context.Context, w *work) error {
 		return e.release(ctx, w, err)
 	case now.Ref.ID != w.row.Target || w.row.How == mergedThere:
 		out, reason = OutExcluded, reason+"; the target's people merged it, and what lives on there is not this record alone"
-	case policy != Tag && policy != Ignore && e.holdsOthers(w, now):
+	case policy != Tag && policy != Ignore && others:
 		out, reason = OutExcluded, reason+"; the target's people merged other tickets into it, so it stays as it is"
 	case policy == Mirror:
 		remove = true
@@ -616,6 +623,23 @@ func (e *Engine) remove(ctx context.Context, w *work) error {
 	}
 	w.wrote = append(w.wrote, "deleted")
 	return nil
+}
+
+// strangers tells whether the target shows that tickets were merged into it which are not those of w's aliases. A target that
+// does not show merges shows at most their entries.
+func (e *Engine) strangers(ctx context.Context, w *work, now desk.Record) (bool, error) {
+	if len(now.Aliases) == 0 {
+		return false, nil
+	}
+	ours := map[string]bool{}
+	for _, id := range w.aliases() {
+		var row ledgerRow
+		if _, err := e.get(ctx, e.ledgerKey(desk.Ref{Kind: w.ref.Kind, ID: id}), &row); err != nil {
+			return false, err
+		}
+		ours[row.Target] = true
+	}
+	return slices.ContainsFunc(now.Aliases, func(id string) bool { return !ours[id] }), nil
 }
 
 // holdsOthers tells whether the target's people have merged other tickets into w's: it shows entries of ours that are not of

@@ -148,8 +148,12 @@ func (w *work) still(now desk.Record) bool { return now.Lock != "" && now.Lock =
 func (e *Engine) untraced(w *work, now desk.Record, f desk.Field) bool {
 	b, based := w.row.Fields[f]
 	t := now.Fields[f].Digest()
+	put := w.puts[f] // written again as it was, by somebody who was cut off
+	if c := w.row.Claim; c != nil && put == "" {
+		put = c.Puts[f]
+	}
 	switch {
-	case !based, t == b.tgt(), f.Points() != "", b.Event, b.Ask, t != "" && t == b.Left, w.run.Adopted:
+	case !based, t == b.tgt(), f.Points() != "", b.Event, b.Ask, t != "" && (t == b.Left || t == put), w.run.Adopted:
 		return false
 	case now.Touched != nil:
 		return !now.Touched[f] && !e.holdsOthers(w, now)

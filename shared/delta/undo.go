@@ -336,6 +336,12 @@ func (e *Engine) worked(w *work, now desk.Record, blind bool) (what []string) {
 	if changed > 0 {
 		what = append(what, fmt.Sprintf("%d entries that were changed or taken out", changed))
 	}
+	for _, f := range slices.Sorted(maps.Keys(w.row.Fields)) { // the desk names us as the one who wrote it last, and it is theirs
+		b := w.row.Fields[f]
+		if t := now.Fields[f].Digest(); t != "" && (t == b.Left || w.before != nil && t == w.before.Puts[f] && t != b.tgt()) {
+			what = append(what, string(f))
+		}
+	}
 	switch {
 	case now.Touched != nil:
 		for _, f := range slices.Sorted(maps.Keys(now.Touched)) {

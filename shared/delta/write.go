@@ -205,11 +205,43 @@ func (e *Engine) unclaim(ctx context.Context, w *work, cause error, until time.T
 // unanswered gives the claim back where the desk says that nothing was done beyond what is known, and leaves it standing where
 // that is open.
 func (e *Engine) unanswered(ctx context.Context, w *work, cause error) error {
-	switch desk.Class(cause) {
-	case desk.ErrConflict, desk.ErrRejected, desk.ErrUnauthorized, desk.ErrThrottled, desk.ErrNotFound:
+	if refused(cause) {
 		return e.release(ctx, w, cause)
 	}
 	return e.doubt(ctx, w, cause)
+}
+
+// refused tells whether the desk says that nothing was done.
+func refused(err error) bool {
+	switch desk.Class(err) {
+	case desk.ErrConflict, desk.ErrRejected, desk.ErrUnauthorized, desk.ErrThrottled, desk.ErrNotFound:
+		return true
+	}
+	return false
+}
+
+// between looks, before fields are written in a call that is not the first one, whether people have come in between: the first
+// call has moved the lock, so the desk cannot tell any more. after is what the last call said of the record, if it did. What
+// the desk itself moves when an entry arrives (the status) is put right by just this call.
+func (e *Engine) between(ctx context.Context, w *work, now, after desk.Record, ch *desk.Change) error {
+	if len(ch.Fields) == 0 || now.Lock == "" && after.Ref.ID == "" {
+		return nil
+	}
+	if after.Ref.ID == "" {
+		var err error
+		if after, err = e.Target.Read(ctx, e.targetRef(w)); err != nil {
+			return fmt.Errorf("read target %s of %s: %w", w.row.Target, w.ref, err)
+		}
+	}
+	seen := e.untagged(w, after)
+	for f := range ch.Fields {
+		if seen.Fields[f].Equal(now.Fields[f]) || after.Touched == nil && f == desk.Status || after.Touched != nil && !after.Touched[f] {
+			continue
+		}
+		return &desk.Error{Op: "write target " + w.row.Target, Class: desk.ErrConflict, Said: "people changed " + string(f) + " between two calls"}
+	}
+	ch.Lock = after.Lock
+	return nil
 }
 
 // saveRow writes the row of a claim that is ours. Others write into a claimed row only that somebody waits for this record,
@@ -657,14 +689,28 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 				return err
 			}
 		}
-		if intake.Err() != nil && len(w.wrote) > 0 {
+		if i > 0 {
+			err := e.between(ctx, w, now, after, &ch)
+			if intake.Err() != nil && len(w.wrote) > 0 {
+				err = errLater
+			}
+			if err != nil { // the claim stays: it tells what the desk has moved meanwhile from the work of people
+				w.adds = nil
+				return e.unclaim(ctx, w, err, e.Now())
+			}
+		} else if intake.Err() != nil && len(w.wrote) > 0 {
 			return e.release(ctx, w, errLater)
 		}
 		written, err := e.Target.Apply(ctx, e.targetRef(w), ch)
 		w.losses = append(w.losses, written.Losses...)
 		e.noteEntries(w, written, nil)
 		if err != nil {
-			return e.unanswered(ctx, w, fmt.Errorf("write target %s of %s: %w", w.row.Target, w.ref, err))
+			err = fmt.Errorf("write target %s of %s: %w", w.row.Target, w.ref, err)
+			if i > 0 && refused(err) {
+				w.adds = nil
+				return e.unclaim(ctx, w, err, e.Now())
+			}
+			return e.unanswered(ctx, w, err)
 		}
 		for _, en := range ch.Entries {
 			if _, ok := w.known[en.ID]; !ok {
@@ -810,6 +856,8 @@ func (e *Engine) unclear(w *work, now desk.Record) {
 		i, intended := w.before.Intent[f]
 		wins := e.mig.conflict(f) == TargetWins
 		switch {
+		case w.before.Create && !based && t == "" && now.Touched[f] && f.Points() == "": // people have emptied it
+			fields[f] = base{Src: "cut off", Tgt: "cut off", Ask: wins}
 		case f == desk.Started, f == desk.Resolved, t == "", t == w.want.Fields[f].Digest():
 		case intended && based && t != i.tgt() && t != b.tgt():
 			b.Src, b.Ask = "cut off", wins
@@ -908,10 +956,14 @@ func (e *Engine) rebase(w *work, m merge3, before, after desk.Record, merged boo
 	}
 	for f, v := range w.want.Fields {
 		if stays[f] || merged {
-			if b, ok := old[f]; ok {
-				if t := after.Fields[f].Digest(); t != "" && t == w.puts[f] {
-					b.Left = t
+			b, ok := old[f]
+			if t := after.Fields[f].Digest(); t != "" && t == w.puts[f] {
+				if !ok { // nothing was ever agreed on, and it stays like that
+					b, ok = base{Src: "cut off", Tgt: "cut off"}, true
 				}
+				b.Left = t
+			}
+			if ok {
 				b.Moved = after.Fields[f].Digest() != b.tgt()
 				w.row.Fields[f] = b
 			}

@@ -266,8 +266,8 @@ func (d *simDesk) show(r *record, v version, target bool) desk.Record {
 			rec.Entries[i] = e
 		}
 	}
+	rec.Aliases = slices.Clone(v.aliases)
 	if !target {
-		rec.Aliases = slices.Clone(v.aliases)
 		return rec
 	}
 	if d.t.lock {

@@ -129,18 +129,13 @@ func (w *world) effect(o outcome, do func()) error {
 		w.later(o.late, do)
 		return lost
 	}
-	from := w.no
 	do()
-	to := w.no
 	w.tick(10 * time.Millisecond) // a process may die between the effect and the answer
 	switch {
 	case o.lost:
 		return lost
 	case o.mailed:
 		return &desk.Error{Op: "write", Class: desk.ErrMailed}
-	}
-	for from++; from <= to; from++ {
-		w.heard[from] = true
 	}
 	return nil
 }

@@ -191,6 +191,14 @@ func changesOf(r *record, f desk.Field) []edit {
 	return out
 }
 
+func firstChange(r *record, f desk.Field) (first edit, ok bool) {
+	hist := changesOf(r, f)
+	if len(hist) == 0 {
+		return edit{}, false
+	}
+	return hist[0], true
+}
+
 func lastChange(r *record, f desk.Field) (last edit, ok bool) {
 	hist := changesOf(r, f)
 	if len(hist) == 0 {
@@ -544,8 +552,11 @@ func (o *oracle) excuse(s, t *record, f desk.Field, prev, e edit) string {
 	if was == prev.val {
 		return "they had put it back"
 	}
-	if !w.dst.t.touched && !w.heard[ours.no] && slices.ContainsFunc(changesOf(t, f), func(x edit) bool { return x.by == migration && x.no < prev.no && x.val == prev.val }) {
-		return "race" // they put back what was there before a write whose answer was lost: this desk does not tell it from one that never arrived
+	if !w.dst.t.touched && slices.ContainsFunc(changesOf(t, f), func(x edit) bool { return x.by == migration && x.no < ours.no && x.val == prev.val }) {
+		return "race" // they put back what was there before a write that nobody lived to note: this desk does not tell it from one that never arrived
+	}
+	if first, _ := firstChange(t, f); !w.dst.t.touched && prev.val == "" && first.no == ours.no {
+		return "race" // the same after a create
 	}
 	// Both sides had come to say the same.
 	if o.meant(f, o.sourceAt(s, f, prev.no), prev.val) {

@@ -43,7 +43,6 @@ type world struct {
 	limit         map[*simDesk]time.Time // until then the desk asks everybody for a pause
 	asked         map[string]int         // how often all the same, by what was asked
 	poison        map[desk.Ref]bool
-	heard         map[int]bool    // writes of ours, by their number, whose answers arrived
 	wandered      map[string]bool // entries that have been in more than one ticket
 	mailing       bool            // the target mails at every write, until the operator mends it
 	mails         int
@@ -104,7 +103,7 @@ func newWorld(seed uint64) *world {
 	w := &world{
 		p: newParams(seed), now: time.Date(2026, 3, 10, 8, 0, 0, 0, time.UTC), roll: rand.New(rand.NewPCG(seed, 2)), store: deltatest.NewMemory(),
 		down: map[*simDesk]time.Time{}, revoked: map[*simDesk]time.Time{}, limit: map[*simDesk]time.Time{}, asked: map[string]int{},
-		poison: map[desk.Ref]bool{}, ended: map[string]bool{}, recreated: map[desk.Ref]int{}, heard: map[int]bool{}, wandered: map[string]bool{},
+		poison: map[desk.Ref]bool{}, ended: map[string]bool{}, recreated: map[desk.Ref]int{}, wandered: map[string]bool{},
 		rows: map[string]rowSeen{}, cutoffs: map[string]cursor{}, lanes: map[string]string{}, found: map[string]int{}, oldRules: true,
 	}
 	w.q.w = w
