@@ -164,6 +164,12 @@ func (e *Engine) Status(ctx context.Context) (Overview, error) {
 	if err != nil {
 		return o, err
 	}
+	for _, name := range slices.Sorted(maps.Keys(st.Lanes)) { // a run may have its lane and not its row yet
+		l := st.Lanes[name]
+		if r := l.Begin; r != nil && !slices.ContainsFunc(o.Runs, func(s RunStatus) bool { return s.ID == l.Run }) {
+			o.Runs = append(o.Runs, RunStatus{ID: r.ID, Kind: r.Kind, Window: r.Window, Scope: r.Scope, Dry: r.Dry, Status: r.Status, Started: r.Started})
+		}
+	}
 	held, err := e.HeldRecords(ctx)
 	o.Held = len(held)
 	for scope := range e.mig.Scopes {

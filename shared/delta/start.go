@@ -422,6 +422,9 @@ func (e *Engine) Cancel(ctx context.Context, id, why string) error {
 }
 
 func (e *Engine) ask(ctx context.Context, id string, stop Status, why string) error {
+	if _, err := e.run(ctx, id); err != nil { // it may have its lane and not its row yet
+		return err
+	}
 	_, err := update(ctx, e, e.runKey(id), func(r *Run) error {
 		if r.ID == "" {
 			return refuse("there is no run %s", id)
