@@ -803,7 +803,7 @@ func TestRestoredWithEntriesInDoubt(t *testing.T) {
 	s.delta()
 	s.Source.Restore(ticket(id))
 	s.delta()
-	s.held("may have been added before an answer was lost")
+	s.held("may have been added already")
 	s.thread(id, "first")
 }
 

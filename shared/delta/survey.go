@@ -167,8 +167,14 @@ func (e *Engine) surveyFeed(ctx context.Context, run *Run, no int, at surveyPlac
 		if err != nil {
 			return row, err
 		}
+		rows, err := getMany[ledgerRow](ctx, e, page.Items, func(it desk.Listed) Key { return e.ledgerKey(it.Ref) })
+		if err != nil {
+			return row, fmt.Errorf("read the ledger of %d listed records: %w", len(page.Items), err)
+		}
 		for _, it := range page.Items {
-			ids.IDs = append(ids.IDs, it.Ref.ID)
+			if !e.known(rows[e.ledgerKey(it.Ref)], it) { // else a delta drops it unread
+				ids.IDs = append(ids.IDs, it.Ref.ID)
+			}
 		}
 		row.Next, row.Done = page.Next, page.Done
 	}

@@ -506,14 +506,14 @@ func (e *Engine) noteEntries(w *work, written desk.Written, thread []desk.Entry)
 
 // noteByTime recognises entries in a target that shows no markers and keeps times: what people write there has the time at
 // which they wrote it, so an entry that says the same and carries the time that the source knows is ours. Each stands for one.
-// A ledger of an earlier day may not know either what the source said when it was copied: then the time has to do, and
-// somebody is asked about the words.
+// A ledger of an earlier day may not know either what the source said when it was copied: then one with the same time and
+// other words may be ours or people's, and somebody is asked.
 func (w *work) noteByTime(thread []desk.Entry) {
 	used := map[string]bool{}
 	for _, k := range w.known {
 		used[k.Target] = true
 	}
-	match := func(is func(en, t desk.Entry) bool, row func(en, t desk.Entry) entryRow) {
+	match := func(is func(en, t desk.Entry) bool, found func(en, t desk.Entry)) {
 		for _, en := range w.want.Entries {
 			if _, known := w.known[en.ID]; known {
 				continue
@@ -521,16 +521,21 @@ func (w *work) noteByTime(thread []desk.Entry) {
 			for _, t := range thread {
 				if !used[t.ID] && is(en, t) {
 					used[t.ID] = true
-					w.remember(en.ID, row(en, t))
+					found(en, t)
 					break
 				}
 			}
 		}
 	}
 	same := func(en, t desk.Entry) bool { return t.At.Truncate(time.Second).Equal(en.At.Truncate(time.Second)) }
-	match(func(en, t desk.Entry) bool { return alike(en, t) && (same(en, t) || isNote(en.ID)) }, foundEntryRow)
+	match(func(en, t desk.Entry) bool { return alike(en, t) && (same(en, t) || isNote(en.ID)) },
+		func(en, t desk.Entry) { w.remember(en.ID, foundEntryRow(en, t)) })
 	if w.run.Adopt {
-		match(same, func(en, t desk.Entry) entryRow { return newEntryRow(en, t.ID) })
+		match(same, func(en, _ desk.Entry) {
+			if !slices.Contains(w.open, en.ID) {
+				w.open = append(slices.Clip(w.open), en.ID)
+			}
+		})
 	}
 }
 
@@ -783,7 +788,7 @@ func (e *Engine) doubted(w *work, missing []desk.Entry) []desk.Entry {
 	})
 	w.open = open
 	if len(open) > 0 { // one question at a time: an answer is for one entry
-		w.held.Doubt = fmt.Sprintf("entry %s may have been added before an answer was lost, and this target cannot show which entries are ours", open[0])
+		w.held.Doubt = fmt.Sprintf("entry %s may have been added already (an answer was lost, or the ledger is of an earlier day), and this target cannot show which entries are ours", open[0])
 		w.held.Doubtful, w.held.Candidates = open[:1], []string{w.row.Target}
 	}
 	return rest
@@ -856,6 +861,8 @@ func (e *Engine) unclear(w *work, now desk.Record) {
 		i, intended := w.before.Intent[f]
 		wins := e.mig.conflict(f) == TargetWins
 		switch {
+		case !based && t != "" && t == w.want.Fields[f].Digest(): // whoever set it, both say the same now
+			fields[f] = newBase(t, t)
 		case w.before.Create && !based && t == "" && now.Touched[f] && f.Points() == "": // people have emptied it
 			fields[f] = base{Src: "cut off", Tgt: "cut off", Ask: wins}
 		case f == desk.Started, f == desk.Resolved, t == "", t == w.want.Fields[f].Digest():
