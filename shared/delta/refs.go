@@ -176,15 +176,17 @@ func (e *Engine) wake(ctx context.Context, run string, arrived desk.Ref) error {
 // ledger row, and the flag is set on the condition that the record has not arrived meanwhile.
 func (e *Engine) await(ctx context.Context, w *work) error {
 	for _, end := range w.waits {
-		k := Key{e.waitPart(end), w.run.Scope + "/" + string(w.ref.Kind) + "/" + keyID(w.ref.ID)} // in each scope: it may leave one
-		if _, err := update(ctx, e, k, func(r *waitRow) error {
-			if r.Ref == w.ref {
-				return errKeep
+		for _, scope := range e.scopesOf(w) {
+			k := Key{e.waitPart(end), scope + "/" + string(w.ref.Kind) + "/" + keyID(w.ref.ID)}
+			if _, err := update(ctx, e, k, func(r *waitRow) error {
+				if r.Ref == w.ref {
+					return errKeep
+				}
+				*r = waitRow{Ref: w.ref, Scope: scope}
+				return nil
+			}); err != nil {
+				return err
 			}
-			*r = waitRow{Ref: w.ref, Scope: w.run.Scope}
-			return nil
-		}); err != nil {
-			return err
 		}
 		arrived := false
 		if _, err := update(ctx, e, e.ledgerKey(end), func(r *ledgerRow) error {
@@ -196,11 +198,29 @@ func (e *Engine) await(ctx context.Context, w *work) error {
 		}); err != nil {
 			return err
 		}
-		if arrived {
-			if err := e.makeDue(ctx, w.run.Scope, dueRow{Listed: desk.Listed{Ref: w.ref}, Why: "link", Run: w.run.ID}); err != nil {
+		if !arrived {
+			continue
+		}
+		for _, scope := range e.scopesOf(w) {
+			if err := e.makeDue(ctx, scope, dueRow{Listed: desk.Listed{Ref: w.ref}, Why: "link", Run: w.run.ID}); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// scopesOf are the scopes whose runs see to a record later on: the run's own or, where the record has left that one and only
+// what was begun is brought to its end, those that it is in.
+func (e *Engine) scopesOf(w *work) []string {
+	if ok, _ := w.run.Filter.Holds(w.rec); ok {
+		return []string{w.run.Scope}
+	}
+	var in []string
+	for _, name := range slices.Sorted(maps.Keys(e.mig.Scopes)) {
+		if ok, _ := e.mig.Scopes[name].Holds(w.rec); ok {
+			in = append(in, name)
+		}
+	}
+	return in
 }

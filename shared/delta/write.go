@@ -886,7 +886,7 @@ func (e *Engine) unsure(w *work, now desk.Record) {
 	for f, v := range w.want.Fields {
 		b, based := fields[f]
 		switch t := now.Fields[f].Digest(); {
-		case t == v.Digest(), f.Points() == desk.Ticket, f == desk.Started, f == desk.Resolved, based && t == b.tgt():
+		case t == v.Digest(), f.Points() == desk.Ticket, f == desk.Started, f == desk.Resolved, based && t == b.tgt() && !now.Touched[f]:
 		case !based && t == "" && now.Touched != nil && !now.Touched[f]: // never written
 		default:
 			fields[f] = base{Src: "unknown", Tgt: "unknown", Ask: true}

@@ -250,7 +250,10 @@ func (o *oracle) field(s, t *record, f desk.Field, h delta.Held) string {
 		case want == written.val || last.old == want && !o.sourceMoved(s, f, last.no):
 			w.occur("end/kept")
 			return ""
-		case slices.ContainsFunc(ds, func(d decided) bool { return o.norm(f, d.value) == written.val && !o.sourceMoved(s, f, d.no) }):
+		case slices.ContainsFunc(ds, func(d decided) bool {
+			v := o.norm(f, d.value)
+			return (v == written.val || v == last.old) && !o.sourceMoved(s, f, d.no)
+		}):
 			w.occur("end/kept") // after what was decided, only the target moved
 			return ""
 		case policy == delta.TargetWins:

@@ -190,7 +190,7 @@ func (d *simDesk) removes(t *record) {
 		}
 	}
 	for _, s := range d.said {
-		if s.in == t && !s.en.at.After(read.Add(d.t.skew)) {
+		if s.in == t && !s.en.at.Add(time.Second).After(read.Add(d.t.skew)) {
 			w.violate("overwritten", "the undo removed target %s of %s, in which people had written entry %s", t.ref.ID, t.source, s.en.id)
 		}
 	}
