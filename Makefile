@@ -24,7 +24,7 @@ race:
 	$(GO) test -race -shuffle=on -short ./...
 
 crash: ## cut a migration off before and after every effect
-	$(GO) test ./shared/delta/ -run Crash -count=1 -v | grep -v -E '^(=== |--- PASS)'
+	$(GO) test ./shared/delta/ -run Crash -count=1 -timeout 30m -v | grep -v -E '^(=== |--- PASS)'
 
 RUNS ?= 2000
 SEED ?= 1
