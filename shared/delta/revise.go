@@ -72,6 +72,11 @@ func (p Policies) judge(c copied) fate {
 	if c.tgt != nil {
 		shown, visible = wordsDigest(*c.tgt), c.tgt.Public
 	}
+	if c.src != nil && c.tgt != nil && k.Shown == "" && k.says(*c.src) && alike(*c.src, *c.tgt) && base != shown {
+		// Nobody has noted yet how the target shows it: it came with the create, or its writer was cut off. A size that the
+		// source does not tell is no edit by people.
+		base, out.row.Shown = shown, shown
+	}
 	changed, flipped := digest != k.Digest || files != k.Files, public == k.Private
 	edited, turned := shown != base || c.harm != nil && c.harm.files != "", visible == k.Private
 	choice := c.answer.Choice

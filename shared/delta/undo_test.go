@@ -46,7 +46,14 @@ func left(rep report.Report) map[string][]string {
 // A sample that is undone leaves the target as it was; people and companies stay, and are listed. What follows brings
 // everything over once, as if nothing had been.
 func TestSampleAndUndo(t *testing.T) {
+	for _, hides := range []bool{false, true} {
+		t.Run(fmt.Sprintf("source hides sizes=%v", hides), func(t *testing.T) { sampleAndUndo(t, hides) })
+	}
+}
+
+func sampleAndUndo(t *testing.T, hidesSizes bool) {
 	w := world(t)
+	w.Source.HidesSizes = hidesSizes
 	s := seed(w)
 	w.Target.Add(desk.Ticket, desk.Fields{desk.Subject: {"of the target's own"}, desk.Status: {"open"}})
 	before := w.Target.Look()

@@ -37,6 +37,8 @@ type Desk struct {
 	Fail, Lose func(op string, ref desk.Ref) error
 	// TellsTouched: Read says which fields people had the last word in.
 	TellsTouched bool
+	// HidesSizes: nobody learns how large a file is before it is opened.
+	HidesSizes bool
 	// Meddle, when set, is what the desk does by itself to a record's fields when entries arrive, before the fields of the
 	// same Apply are set. Cut is called in between: a process may die there.
 	Meddle func(desk.Fields)
@@ -501,8 +503,16 @@ func (d *Desk) read(ctx context.Context, ref desk.Ref, target bool) (desk.Record
 		rec.Event = r.event
 	}
 	for i := range rec.Entries {
+		en := &rec.Entries[i]
 		if d.NoMarkers {
-			rec.Entries[i].Marker = ""
+			en.Marker = ""
+		}
+		if !d.HidesSizes {
+			continue
+		}
+		en.Files = slices.Clone(en.Files)
+		for k := range en.Files {
+			en.Files[k].Size = -1
 		}
 	}
 	return rec, ctx.Err()
