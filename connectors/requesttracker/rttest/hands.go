@@ -221,7 +221,12 @@ func (h *hands) merge(ctx context.Context, who string, from, into int64) error {
 	if !slices.Contains(said, "Merge Successful") {
 		return fmt.Errorf("merge of %d into %d: %q", from, into, said)
 	}
-	h.script.log(Action{Side: h.s.opts.Role, Who: who, Do: "merge", Ticket: from, Source: from, Value: strconv.FormatInt(into, 10)},
-		func(t *TicketLog) { t.Into, t.IntoAt = into, len(h.script.data.Actions) })
+	a := Action{Side: h.s.opts.Role, Who: who, Do: "merge", Ticket: from, Value: strconv.FormatInt(into, 10)}
+	if h.s.opts.Role == TargetRole { // its numbers are not those of the script's tickets
+		h.script.log(a, nil)
+		return nil
+	}
+	a.Source = from
+	h.script.log(a, func(t *TicketLog) { t.Into, t.IntoAt = into, len(h.script.data.Actions) })
 	return nil
 }

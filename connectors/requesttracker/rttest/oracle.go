@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 	"html"
+	"maps"
 	"net/url"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Oracle says what the target must look like, from the script and from both databases, and counts what does not. It
@@ -22,11 +24,19 @@ type Oracle struct {
 	// Ignore are fields that are not compared, by the oracle's names; for losses that have been declared. Besides the names
 	// in Details there are entry.subject (of every entry) and create.subject (of the message that made the ticket).
 	Ignore []string
+	// Meaning is how the migration's mapping translates a field's value, by the oracle's names; nil where every value stays
+	// what it is. Of a field with several values it is asked for each.
+	Meaning func(field, value string) string
 	// Unfinished says that source tickets that are not in the target yet are no loss: for a look between two runs.
 	Unfinished bool
 	// DeletedBefore is the number of actions in the script when the migration began: tickets deleted earlier must not be in
 	// the target, later ones may. 0 leaves both open for all.
 	DeletedBefore int
+	// Undone says that a run was undone: tickets that the migration deleted in the target are no fault then, and count as not
+	// there.
+	Undone bool
+	// LagSince makes the oracle measure how long entries written in the source since then took to the target; zero: none.
+	LagSince time.Time
 	// MaxDetails bounds Result.Details; 0 means 50.
 	MaxDetails int
 }
@@ -43,7 +53,9 @@ type Result struct {
 	Held, Kept []string
 	// Either are fields that were changed on both sides, but on which both agreed for a while: if a run came in between they
 	// are kept, if none did they are held.
-	Either  []string
+	Either []string
+	// Lags are, ascending and to the second, how long entries took from the source to the target, see Oracle.LagSince.
+	Lags    []time.Duration
 	Details []string
 }
 
@@ -86,9 +98,14 @@ func (o *Oracle) judge(src, dst *state, mails []mailLine) Result {
 	}
 	j.readOnly()
 	j.claim()
+	j.deletions()
 	for _, id := range sortedIDs(src.tickets) {
 		j.ticket(src.tickets[id])
 	}
+	for _, g := range j.groups() {
+		j.thread(g)
+	}
+	slices.Sort(j.r.Lags)
 	j.links()
 	j.users()
 	j.people()
@@ -143,9 +160,10 @@ func (j *judgement) readOnly() {
 	}
 }
 
-// claim finds which target tickets say that they are which source ticket.
+// claim finds which target tickets say that they are which source ticket. Deleted ones count where there is no other.
 func (j *judgement) claim() {
 	j.home = map[int64]int64{}
+	deleted := map[int64][]int64{}
 	for _, id := range sortedIDs(j.dst.tickets) {
 		t := j.dst.tickets[id]
 		v := t.fields["cf."+SourceIDField]
@@ -161,7 +179,19 @@ func (j *judgement) claim() {
 				j.differ("target ticket %d: %s names no ticket of the source", id, SourceIDField)
 				continue
 			}
+			if t.fields["status"] == "deleted" {
+				if j.undone(id) {
+					continue
+				}
+				deleted[src] = append(deleted[src], id)
+				continue
+			}
 			j.claims[src] = append(j.claims[src], id)
+		}
+	}
+	for src, ids := range deleted {
+		if len(j.claims[src]) == 0 {
+			j.claims[src] = ids[len(ids)-1:]
 		}
 	}
 	for src, ids := range j.claims {
@@ -185,6 +215,93 @@ func (j *judgement) claim() {
 	}
 }
 
+// deletions: the migration deletes nothing in the target, unless a run was undone.
+func (j *judgement) deletions() {
+	if j.o.Undone {
+		return
+	}
+	for _, id := range sortedIDs(j.dst.tickets) {
+		if j.dst.tickets[id].fields["status"] == "deleted" && j.deletedByMigration(id) {
+			j.differ("target ticket %d was deleted by the migration", id)
+		}
+	}
+}
+
+// undone tells whether a ticket of the target was removed by an undo.
+func (j *judgement) undone(target int64) bool {
+	t := j.dst.tickets[target]
+	return j.o.Undone && t != nil && t.fields["status"] == "deleted" && j.deletedByMigration(target)
+}
+
+// deletedByMigration tells whether it was the migration, not people, that deleted a ticket of the target which is deleted.
+func (j *judgement) deletedByMigration(target int64) bool {
+	ts := j.dst.txns[target]
+	for i := len(ts) - 1; i >= 0; i-- {
+		if j.dst.field(ts[i]) == "status" {
+			return j.dst.cause(target, i) == MigrationUser
+		}
+	}
+	return false
+}
+
+// mergedByPeople tells whether people of the target merged a ticket into another one.
+func (j *judgement) mergedByPeople(target int64) bool {
+	return slices.ContainsFunc(j.dst.txns[target], func(t *dbTxn) bool {
+		return t.kind == "AddLink" && t.field == "MergedInto" && t.creator != MigrationUser && !strings.HasSuffix(t.new, fmt.Sprintf("/%d", target))
+	})
+}
+
+// swallowed tells whether people of the target merged others into a ticket. RT adds up their times and watchers then, and
+// writes no transaction about it.
+func (j *judgement) swallowed(target int64) bool {
+	for id, t := range j.dst.tickets {
+		if id != target && t.effective == target && j.mergedByPeople(id) {
+			return true
+		}
+	}
+	return false
+}
+
+var summedByMerge = []string{"timeworked", "timeestimated", "timeleft", "requestor", "cc", "admincc"}
+
+// group is what is compared as one thread: a source ticket with those merged into it, and the target tickets they are in.
+// Where people of the target merged tickets, threads of several source tickets are one.
+type group struct{ src, dst []int64 }
+
+// groups gathers all tickets that have anything in the target.
+func (j *judgement) groups() []*group {
+	up := map[int64]int64{} // of survivors: the source's as they are, the target's below zero
+	root := func(n int64) int64 {
+		for up[n] != 0 {
+			n = up[n]
+		}
+		return n
+	}
+	for src, ids := range j.claims {
+		for _, id := range ids {
+			if a, b := root(j.src.tickets[src].effective), root(-j.dst.tickets[id].effective); a != b {
+				up[a] = b
+			}
+		}
+	}
+	by := map[int64]*group{}
+	var all []*group
+	for _, id := range sortedIDs(j.src.tickets) {
+		r := root(j.src.tickets[id].effective)
+		if by[r] == nil {
+			by[r] = &group{}
+			all = append(all, by[r])
+		}
+		by[r].src = append(by[r].src, id)
+	}
+	for _, id := range sortedIDs(j.dst.tickets) {
+		if g := by[root(-j.dst.tickets[id].effective)]; g != nil {
+			g.dst = append(g.dst, id)
+		}
+	}
+	return slices.DeleteFunc(all, func(g *group) bool { return len(g.dst) == 0 })
+}
+
 func (j *judgement) madeByMigration(target int64) bool {
 	for _, e := range j.dst.entries[target] {
 		if e.kind == "Create" {
@@ -194,18 +311,15 @@ func (j *judgement) madeByMigration(target int64) bool {
 	return false
 }
 
-// ticket compares one source ticket.
+// ticket compares one source ticket, except for its thread.
 func (j *judgement) ticket(t *dbTicket) {
 	switch {
 	case t.fields["status"] == "deleted" && t.effective == t.id:
 		// Policy of the test: a deletion is ignored. What came over before it stays, and is compared no further than
 		// that nothing of it is there twice.
 		log := j.o.Script.ticket(t.id)
-		if home := j.home[t.id]; home != 0 {
-			if log != nil && j.o.DeletedBefore > 0 && log.DeletedAt > 0 && log.DeletedAt <= j.o.DeletedBefore {
-				j.differ("source ticket %d was deleted before the migration began and is target ticket %d", t.id, home)
-			}
-			j.thread(t, home, true)
+		if home := j.home[t.id]; home != 0 && log != nil && j.o.DeletedBefore > 0 && log.DeletedAt > 0 && log.DeletedAt <= j.o.DeletedBefore {
+			j.differ("source ticket %d was deleted before the migration began and is target ticket %d", t.id, home)
 		}
 		return
 	case t.effective != t.id:
@@ -214,7 +328,8 @@ func (j *judgement) ticket(t *dbTicket) {
 		if s := j.src.tickets[t.effective]; s != nil && s.fields["status"] == "deleted" {
 			return // the survivor was deleted before a run saw the merge: with policy ignore both stay as they were
 		}
-		if home, into := j.home[t.id], j.home[t.effective]; home != 0 && home != into {
+		home, into := j.home[t.id], j.home[t.effective]
+		if home != 0 && home != into && !slices.ContainsFunc(slices.Concat(j.claims[t.id], j.claims[t.effective]), j.mergedByPeople) {
 			j.differ("source ticket %d was merged into %d, but target ticket %d was not merged into %d", t.id, t.effective, home, into)
 		}
 		return
@@ -236,11 +351,13 @@ func (j *judgement) ticket(t *dbTicket) {
 		j.lost("source ticket %d: target ticket %d is deleted", t.id, home)
 		return
 	}
-	if j.dst.tickets[home].effective != home {
-		j.differ("source ticket %d: target ticket %d is merged into %d", t.id, home, target.effective)
+	if own := j.claims[t.id][0]; own != home {
+		if !j.mergedByPeople(own) {
+			j.differ("source ticket %d: target ticket %d is merged into %d", t.id, own, home)
+		}
+		return // what lives on there is not this ticket alone
 	}
 	j.fields(t, target)
-	j.thread(t, home, false)
 }
 
 func (s *Script) ticket(id int64) *TicketLog {
@@ -265,11 +382,15 @@ func (j *judgement) fields(src, dst *dbTicket) {
 		}
 	}
 	slices.Sort(all)
+	swallowed := j.swallowed(dst.id)
 	for _, f := range slices.Compact(all) {
 		if slices.Contains(j.o.Ignore, f) {
 			continue
 		}
-		want, got := canonical(src.fields[f]), canonical(dst.fields[f])
+		if swallowed && slices.Contains(summedByMerge, f) {
+			continue
+		}
+		want, got := j.meaning(f, src.fields[f]), canonical(dst.fields[f])
 		if v, ok := j.o.Decided[fmt.Sprintf("%d/%s", src.id, f)]; ok {
 			if v == "source" {
 				v = want
@@ -307,7 +428,7 @@ func (j *judgement) fields(src, dst *dbTicket) {
 	// What people set and the migration replaced by the source's value. It may where both sides had the same value for a
 	// while: what the source did afterwards was no conflict.
 	for _, f := range slices.Compact(all) {
-		if slices.Contains(j.o.Ignore, f) || canonical(src.fields[f]) != canonical(dst.fields[f]) {
+		if slices.Contains(j.o.Ignore, f) || j.meaning(f, src.fields[f]) != canonical(dst.fields[f]) || swallowed && slices.Contains(summedByMerge, f) {
 			continue
 		}
 		if _, ok := j.o.Decided[fmt.Sprintf("%d/%s", src.id, f)]; ok {
@@ -322,6 +443,18 @@ func (j *judgement) fields(src, dst *dbTicket) {
 			j.overwritten("source ticket %d, target ticket %d: %s was set to %q by people (transaction %d), the source's %q replaced it", src.id, dst.id, f, clip(people), touched, clip(dst.fields[f]))
 		}
 	}
+}
+
+// meaning is what a value of the source is to be in the target.
+func (j *judgement) meaning(field, v string) string {
+	if j.o.Meaning == nil || v == "" {
+		return canonical(v)
+	}
+	list := ""
+	for _, one := range strings.Split(v, listSep) {
+		list = addTo(list, j.o.Meaning(field, one))
+	}
+	return canonical(list)
 }
 
 func clip(s string) string {
@@ -439,11 +572,11 @@ func (j *judgement) valueAfter(target int64, field string, txn int64) (v string,
 
 // sourceHad tells whether the source's field ever had the value.
 func (j *judgement) sourceHad(ticket int64, field, v string) bool {
-	if canonical(j.src.tickets[ticket].fields[field]) == v {
+	if j.meaning(field, j.src.tickets[ticket].fields[field]) == v {
 		return true
 	}
 	for _, t := range j.src.txns[ticket] {
-		if j.src.field(t) == field && (j.src.value(t, t.old) == v || j.src.value(t, t.new) == v) {
+		if j.src.field(t) == field && (j.meaning(field, j.src.value(t, t.old)) == v || j.meaning(field, j.src.value(t, t.new)) == v) {
 			return true
 		}
 	}
@@ -458,6 +591,7 @@ type entry struct {
 	html   bool
 	files  []*dbLeaf // that must be there
 	maybe  []*dbLeaf // that may be there: an alternative that says the same
+	loose  bool      // of the source: need not be in the target
 	used   bool
 }
 
@@ -688,31 +822,34 @@ func sameType(src, dst *dbLeaf) bool {
 	return src.ctype == dst.ctype || strings.HasPrefix(src.ctype, "text/") && (dst.ctype == "application/octet-stream" || src.name == "")
 }
 
-// thread compares the entries. loose is for a deleted ticket: some may be missing.
-func (j *judgement) thread(src *dbTicket, home int64, loose bool) {
+// thread compares the entries of a group.
+func (j *judgement) thread(g *group) {
 	var want, got []*entry
-	for _, id := range sortedIDs(j.src.tickets) {
-		if j.src.tickets[id].effective == src.id {
-			for _, e := range j.src.entries[id] {
-				want = append(want, fromSource(e))
-			}
+	for _, id := range g.src {
+		eff := j.src.tickets[j.src.tickets[id].effective]
+		home := j.home[eff.id]
+		// Of a ticket that was deleted in the source some may be missing; one that is not in the target has been told of.
+		loose := eff.fields["status"] == "deleted" || home == 0 || j.dst.tickets[home].fields["status"] == "deleted"
+		for _, e := range j.src.entries[id] {
+			w := fromSource(e)
+			w.loose = loose
+			want = append(want, w)
+			j.r.Entries += b01(!loose)
 		}
 	}
-	for _, id := range sortedIDs(j.dst.tickets) {
-		if j.dst.tickets[id].effective == home {
-			for _, e := range j.dst.entries[id] {
-				if e.creator == MigrationUser && len(e.leaves) > 0 {
-					got = append(got, fromTarget(e))
-				}
+	for _, id := range g.dst {
+		if j.dst.tickets[j.dst.tickets[id].effective].fields["status"] == "deleted" {
+			continue
+		}
+		for _, e := range j.dst.entries[id] {
+			if e.creator == MigrationUser && len(e.leaves) > 0 {
+				got = append(got, fromTarget(e))
 			}
 		}
 	}
 	byID := func(a, b *entry) int { return int(a.id - b.id) }
 	slices.SortFunc(want, byID)
 	slices.SortFunc(got, byID)
-	if !loose {
-		j.r.Entries += len(want)
-	}
 	pair := map[*entry]*entry{}
 	match := func(ok func(w, g *entry) bool) {
 		for _, w := range want {
@@ -744,12 +881,13 @@ func (j *judgement) thread(src *dbTicket, home int64, loose bool) {
 	for _, w := range want {
 		g := pair[w]
 		if g == nil {
-			if !loose {
-				j.lost("source ticket %d: entry %d (%s) is not in target ticket %d", src.id, w.id, w.kind, home)
+			if !w.loose {
+				j.lost("source ticket %d: entry %d (%s) is not in target ticket %d", w.ticket, w.id, w.kind, j.home[j.src.tickets[w.ticket].effective])
 			}
 			continue
 		}
-		where := fmt.Sprintf("source ticket %d entry %d, target ticket %d entry %d", src.id, w.id, home, g.id)
+		j.lag(w, g)
+		where := fmt.Sprintf("source ticket %d entry %d, target ticket %d entry %d", w.ticket, w.id, g.ticket, g.id)
 		if w.public != g.public {
 			j.differ("%s: visibility (%s, source has %s)", where, g.kind, w.kind)
 		}
@@ -757,7 +895,7 @@ func (j *judgement) thread(src *dbTicket, home int64, loose bool) {
 			j.differ("%s: body", where)
 		}
 		wrong, n := w.sameFiles(g)
-		if !loose {
+		if !w.loose {
 			j.r.Files += n
 		}
 		for _, x := range wrong {
@@ -784,14 +922,31 @@ func (j *judgement) thread(src *dbTicket, home int64, loose bool) {
 		})
 		switch {
 		case twice, seen[strings.Join(g.bodies, "\x00")] && g.bodies[0] != "":
-			j.doubled("target ticket %d: entry %d is there twice", home, g.id)
+			j.doubled("target ticket %d: entry %d is there twice", g.ticket, g.id)
 		case !g.public && len(g.files) == 0:
 			j.r.Notes++ // the migration's own: status history, fields without a home
 		default:
-			j.differ("target ticket %d: entry %d (%s) is not in the source", home, g.id, g.kind)
+			j.differ("target ticket %d: entry %d (%s) is not in the source", g.ticket, g.id, g.kind)
 		}
 		seen[strings.Join(g.bodies, "\x00")] = true
 	}
+}
+
+func b01(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// lag notes how long an entry took from one desk to the other.
+func (j *judgement) lag(w, g *entry) {
+	written, err := time.Parse(time.DateTime, w.created)
+	arrived, err2 := time.Parse(time.DateTime, g.created)
+	if j.o.LagSince.IsZero() || err != nil || err2 != nil || written.Before(j.o.LagSince) {
+		return
+	}
+	j.r.Lags = append(j.r.Lags, arrived.Sub(written))
 }
 
 // hasNumber tells whether a header line names the number.
@@ -864,7 +1019,7 @@ func (j *judgement) links() {
 	}
 	have := map[key]string{}
 	for _, l := range j.dst.links {
-		if l.kind != "MergedInto" && l.base != 0 {
+		if l.kind != "MergedInto" && l.base != 0 && !j.undone(l.base) {
 			have[key{j.effective(j.dst, l.base), l.kind, j.effective(j.dst, l.target), l.address}] = l.creator
 		}
 	}
@@ -879,8 +1034,8 @@ func (j *judgement) links() {
 		}
 		k := key{j.home[base], l.kind, 0, l.address}
 		if target != 0 {
-			if k.target = j.home[target]; k.target == 0 {
-				continue // it points to what has not moved
+			if k.target = j.home[target]; k.target == 0 || k.target == k.base {
+				continue // it points to what has not moved, or has been merged with it
 			}
 		}
 		wanted[k] = true
@@ -933,8 +1088,22 @@ func (j *judgement) people() {
 				j.overwritten("target ticket %d: the %s of %s (transaction %d) is gone or changed", a.Ticket, a.Do, a.Who, a.Txn)
 			}
 		case "create":
-			if slices.ContainsFunc(j.dst.txns[a.Ticket], func(x *dbTxn) bool { return x.creator == MigrationUser }) {
+			if !slices.ContainsFunc(j.dst.txns[a.Ticket], func(x *dbTxn) bool { return x.creator == MigrationUser }) {
+				continue
+			}
+			if !j.swallowed(a.Ticket) {
 				j.overwritten("target ticket %d is the target's own and was written to by the migration", a.Ticket)
+				continue
+			}
+			// People merged a migrated ticket into it, so that one's later entries come here. Its fields stay people's.
+			for _, f := range slices.Sorted(maps.Keys(t.fields)) {
+				if f == "started" || f == "resolved" {
+					continue // RT moves these with the status, and writes no transaction about it
+				}
+				_, touched := j.touched(a.Ticket, f)
+				if v, known := j.valueAfter(a.Ticket, f, touched); known && v != canonical(t.fields[f]) {
+					j.overwritten("target ticket %d is the target's own, and the migration made its %s %q of %q", a.Ticket, f, clip(t.fields[f]), clip(v))
+				}
 			}
 		}
 	}

@@ -143,6 +143,10 @@ func TestOracleCanFail(t *testing.T) {
 		{"file in an alternative's place gone", []string{`DELETE FROM Attachments WHERE Content LIKE '%order number is 4711%'`}, func(r Result) int { return r.Differences }},
 		{"ticket gone", []string{`DELETE FROM Tickets WHERE Subject = 'A long thread'`}, func(r Result) int { return r.Lost }},
 		{"ticket deleted", []string{`UPDATE Tickets SET Status = 'deleted' WHERE Subject = 'A long thread'`}, func(r Result) int { return r.Lost }},
+		{"ticket deleted by the migration", []string{
+			`UPDATE Tickets SET Status = 'deleted' WHERE Subject = 'A long thread'`,
+			`INSERT INTO Transactions (ObjectType, ObjectId, Type, Field, OldValue, NewValue, Creator) SELECT 'RT::Ticket', t.id, 'Status', 'Status', 'open', 'deleted', u.id FROM Tickets t, Users u WHERE t.Subject = 'A long thread' AND u.Name = 'deltadesk'`,
+		}, func(r Result) int { return r.Differences }},
 		{"ticket twice", []string{
 			`INSERT INTO Tickets (id, EffectiveId, Queue, Type, Owner, Subject, Status, Creator) SELECT 5000, 5000, Queue, Type, Owner, Subject, Status, Creator FROM Tickets WHERE Subject = 'A long thread'`,
 			`INSERT INTO ObjectCustomFieldValues (CustomField, ObjectType, ObjectId, Content) SELECT 900, 'RT::Ticket', 5000, v.Content FROM ObjectCustomFieldValues v JOIN Tickets t ON t.id = v.ObjectId WHERE v.CustomField = 900 AND t.Subject = 'A long thread'`,

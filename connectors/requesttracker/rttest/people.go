@@ -85,7 +85,7 @@ func (p *People) Step(ctx context.Context) error {
 			return err
 		}
 		var both []int64
-		for _, id := range p.script.live() {
+		for _, id := range p.script.Live() {
 			if moved[id] != 0 {
 				both = append(both, id)
 			}
@@ -137,7 +137,7 @@ func migrated(ctx context.Context, db *sql.DB) (map[int64]int64, error) {
 }
 
 func (p *People) onSource(ctx context.Context, rng *rand.Rand, roll int) error {
-	h, live := &p.source, p.script.live()
+	h, live := &p.source, p.script.Live()
 	if len(live) < 20 {
 		return errors.New("fewer than 20 tickets are left")
 	}
@@ -241,7 +241,7 @@ func (p *People) Disagree(ctx context.Context, n int) ([]int64, error) {
 		return nil, err
 	}
 	var ids []int64
-	for _, id := range p.script.live() {
+	for _, id := range p.script.Live() {
 		if moved[id] != 0 && len(ids) < n {
 			ids = append(ids, id)
 		}

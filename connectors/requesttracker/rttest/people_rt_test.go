@@ -123,7 +123,7 @@ func TestPeople(t *testing.T) {
 		t.Errorf("a reply of the target's people was changed: %s", got)
 	}
 	// And into the source.
-	if err := (&hands{s: src, script: newScript(0)}).set(ctx, MigrationUser, script.live()[3], 0, map[string]any{"Priority": 77}); err != nil {
+	if err := (&hands{s: src, script: newScript(0)}).set(ctx, MigrationUser, script.Live()[3], 0, map[string]any{"Priority": 77}); err != nil {
 		t.Fatal(err)
 	}
 	found := false
@@ -132,6 +132,111 @@ func TestPeople(t *testing.T) {
 	}
 	if !found {
 		t.Error("the migration wrote to the source, and nobody noticed")
+	}
+}
+
+// TestMergedInTarget: where people of the target merge migrated tickets, their threads are one, and nothing else is forgiven.
+func TestMergedInTarget(t *testing.T) {
+	ctx := t.Context()
+	file, script := liveSource(t)
+	src, _ := seededSource(t)
+	dst := renew(t, TargetRole)
+	install(t, file, dst)
+	p, err := NewPeople(src, dst, script, 8)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	o := &Oracle{Source: src, Target: dst, Script: script}
+	check := func() Result {
+		t.Helper()
+		r, err := o.Check(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	live := script.Live()
+	a, b := live[len(live)-1], live[len(live)-2]
+	if err := p.Merge(ctx, TargetRole, a, b); err != nil {
+		t.Fatal(err)
+	}
+	before := check()
+	if !before.OK() {
+		t.Fatalf("merged in the target: %s\n%s", before, strings.Join(before.Details, "\n"))
+	}
+	if err := p.Write(ctx, a); err != nil {
+		t.Fatal(err)
+	}
+	if r := check(); r.Lost != 1 {
+		t.Errorf("an answer that has not come over: %s", r)
+	}
+	id, err := dst.IDs(ctx, fmt.Sprintf(`SELECT min(t.id) FROM Transactions t JOIN Attachments x ON x.TransactionId = t.id
+		WHERE t.ObjectType = 'RT::Ticket' AND t.ObjectId = %d AND t.Type IN ('Create', 'Correspond', 'Comment') AND x.ContentType = 'text/plain'`, a+1000))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The same entry once more, in the survivor.
+	if err := dst.Exec(ctx,
+		fmt.Sprintf(`INSERT INTO Transactions (id, ObjectType, ObjectId, Type, Creator, Created) SELECT 99999, ObjectType, %d, 'Correspond', Creator, Created FROM Transactions WHERE id = %d`, b+1000, id[0]),
+		fmt.Sprintf(`INSERT INTO Attachments (TransactionId, Parent, Subject, Filename, ContentType, ContentEncoding, Content) SELECT 99999, 0, Subject, Filename, ContentType, ContentEncoding, Content FROM Attachments WHERE TransactionId = %d`, id[0])); err != nil {
+		t.Fatal(err)
+	}
+	if r := check(); r.Doubled != 1 {
+		t.Errorf("an entry is in both threads: %s\n%s", r, strings.Join(r.Details, "\n"))
+	}
+	// Nobody's merge but the migration's.
+	if err := dst.Exec(ctx, `UPDATE Transactions SET Creator = (SELECT id FROM Users WHERE Name = 'deltadesk') WHERE Field = 'MergedInto' AND NewValue LIKE '%/`+fmt.Sprint(b+1000)+`'`); err != nil {
+		t.Fatal(err)
+	}
+	if r := check(); r.Differences == 0 {
+		t.Errorf("the migration merged what is not merged in the source: %s", r)
+	}
+}
+
+// TestPicture: what is deleted is gone, and nothing else that people see changes unnoticed.
+func TestPicture(t *testing.T) {
+	ctx := t.Context()
+	dst := renew(t, TargetRole)
+	script := newScript(1)
+	if err := SeedTarget(ctx, dst, script); err != nil {
+		t.Fatal(err)
+	}
+	picture := func() Picture {
+		t.Helper()
+		p, err := dst.Picture(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	before := picture()
+	h := hands{s: dst, script: script}
+	id, err := h.create(ctx, MigrationUser, "", map[string]any{"Queue": "General", "Subject": "x", "Requestor": []string{"x@x.example"}, "ContentType": "text/plain", "Content": "x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, _ := before.Diff(picture()); n == 0 {
+		t.Error("a new ticket changes nothing")
+	}
+	if _, err := dst.call(ctx, MigrationUser, "DELETE", fmt.Sprintf("/ticket/%d", id), nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	if n, places := before.Diff(picture()); n != 0 {
+		t.Errorf("a ticket came and went: %v", places)
+	}
+	for _, q := range []string{
+		`UPDATE Tickets SET Priority = 7 WHERE id = 1`, `UPDATE Attachments SET Content = 'y' WHERE TransactionId = (SELECT min(TransactionId) FROM Attachments WHERE ContentType = 'text/plain')`,
+		`UPDATE ObjectCustomFieldValues SET Content = 'y' WHERE ObjectId = 1 AND Content = 'ORD-00002'`, `UPDATE Transactions SET Type = 'Correspond' WHERE Type = 'Comment'`,
+		`DELETE FROM GroupMembers WHERE GroupId IN (SELECT id FROM Groups WHERE Domain = 'RT::Ticket-Role' AND Name = 'Requestor' AND Instance = 1)`,
+	} {
+		was := picture()
+		if err := dst.Exec(ctx, q); err != nil {
+			t.Fatal(err)
+		}
+		if n, _ := was.Diff(picture()); n == 0 {
+			t.Errorf("not noticed: %s", q)
+		}
 	}
 }
 

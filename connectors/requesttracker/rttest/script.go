@@ -154,8 +154,8 @@ func (s *Script) addTicket(t *TicketLog, a Action) {
 	s.data.Tickets[t.ID] = t
 }
 
-// live returns the ids of tickets that are neither deleted nor merged away, ascending.
-func (s *Script) live() []int64 {
+// Live returns the ids of the source's tickets that are neither deleted nor merged away, ascending.
+func (s *Script) Live() []int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var ids []int64

@@ -30,17 +30,34 @@ func address(header string) string {
 // snapshot, so that Reset returns to the seeded state (go on with a Clone of the script then). It takes about half a
 // minute. The same seed gives the same tickets under the same ids.
 func Seed(ctx context.Context, src *Server, seed int64) (*Script, error) {
+	s := &seeder{every: 1, ordinary: 150}
+	return s.seed(ctx, src, seed, s.mails, s.desk, s.thread, s.links, s.merges, s.ends)
+}
+
+// SeedSmall is Seed with some 50 tickets, in a few seconds: ordinary ones, some of the corpus, two that were merged and one
+// that was deleted.
+func SeedSmall(ctx context.Context, src *Server, seed int64) (*Script, error) {
+	s := &seeder{every: 6, ordinary: 36}
+	return s.seed(ctx, src, seed, s.mails, s.desk, func(ctx context.Context) error {
+		p := s.plain[20:]
+		return errors.Join(
+			s.link(ctx, p[0], "RefersTo", p[1], "https://tracker.example/bug/1"),
+			s.merge(ctx, "agent1", p[2], p[3]),
+			s.remove(ctx, "agent1", p[4]),
+		)
+	})
+}
+
+func (s *seeder) seed(ctx context.Context, src *Server, seed int64, steps ...func(context.Context) error) (*Script, error) {
 	db, err := src.readDB()
 	if err != nil {
 		return nil, err
 	}
 	defer db.Close()
 	script := newScript(seed)
-	s := &seeder{
-		hands: hands{s: src, db: db, script: script, prefix: "seed"},
-		rng:   rand.New(rand.NewPCG(uint64(seed), 1)), byName: map[string]int64{},
-	}
-	for _, step := range []func(context.Context) error{s.mails, s.desk, s.thread, s.links, s.merges, s.ends} {
+	s.hands = hands{s: src, db: db, script: script, prefix: "seed"}
+	s.rng, s.byName = rand.New(rand.NewPCG(uint64(seed), 1)), map[string]int64{}
+	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return nil, fmt.Errorf("seed %s: %w", src.Name, err)
 		}
@@ -56,13 +73,18 @@ func Seed(ctx context.Context, src *Server, seed int64) (*Script, error) {
 
 type seeder struct {
 	hands
-	rng    *rand.Rand
-	byName map[string]int64 // tickets by the name of what made them
-	plain  []int64          // ordinary tickets, free for any use
+	every    int // one in so many mails of the corpus; with more than 1 none that replies
+	ordinary int // tickets
+	rng      *rand.Rand
+	byName   map[string]int64 // tickets by the name of what made them
+	plain    []int64          // ordinary tickets, free for any use
 }
 
 func (s *seeder) mails(ctx context.Context) error {
-	for _, m := range corpus(s.rng) {
+	for i, m := range corpus(s.rng) {
+		if i%s.every != 0 || s.every > 1 && m.replyTo != "" {
+			continue
+		}
 		to := int64(0)
 		if m.replyTo != "" {
 			if to = s.byName[m.replyTo]; to == 0 {
@@ -106,7 +128,7 @@ func (s *seeder) desk(ctx context.Context) error {
 	if _, err := s.s.call(ctx, s.s.User, "POST", "/user", map[string]any{"Name": "walkin", "RealName": "Walk-in Customer"}, nil); err != nil {
 		return err
 	}
-	for i := range 150 {
+	for i := range s.ordinary {
 		made := past(s.rng)
 		f := map[string]any{
 			"Queue": []string{"General", "Support"}[s.rng.IntN(2)], "Subject": fmt.Sprintf("%s %d", s.sentence(2+s.rng.IntN(4)), i),
@@ -192,7 +214,7 @@ func (s *seeder) desk(ctx context.Context) error {
 		}
 	}
 	// Changes after creation.
-	for i, id := range s.plain[:40] {
+	for i, id := range s.plain[:min(40, len(s.plain))] {
 		f := map[string]any{}
 		switch i % 8 {
 		case 0:
