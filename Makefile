@@ -4,7 +4,7 @@ SHELL = /bin/bash
 GO ?= go
 LINT = $(GO) tool -modfile=tools.mod golangci-lint
 
-.PHONY: help build test lint race crash simulate simulate-bugs model fuzz test-rt golden verify clean
+.PHONY: help build test lint race crash simulate simulate-bugs model fuzz test-rt soak golden verify clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -37,10 +37,14 @@ simulate-bugs: ## the simulator must find each of a list of broken decisions wit
 model: ## the engine's order of steps as a TLA+ model: TLC tries every interleaving, and each rule left out (JDK, Maven)
 	shared/delta/model/check.sh
 
-test-rt: ## two real Request Trackers (Debian, root): full run, deltas with people on both desks, kill -9, backup and restore
+test-rt: ## two real Request Trackers (Debian, root): full run, deltas with people on both desks, kill -9, backup and restore, rare scenes
 	DESKTEST_NO_SKIP=1 $(GO) test -tags rt -count=1 -timeout 20m -run RT ./connectors/requesttracker
 	$(GO) test -tags rt -count=1 -timeout 20m ./connectors/requesttracker/rttest
 	$(GO) test -tags rt -count=1 -timeout 40m -v -run TestRequestTracker ./functions/local
+
+SOAK = 10m
+soak: ## two windows served every minute for SOAK (10m) while people work on two real Request Trackers (Debian, root)
+	$(GO) test -tags rt,soak -count=1 -timeout 0 -v -run TestSoak ./functions/local -soak.for $(SOAK)
 
 fuzz: ## FUZZTIME (one minute) for each fuzz test
 	@GO="$(GO)" FUZZTIME="$(or $(FUZZTIME),1m)" .ci/fuzz

@@ -27,7 +27,7 @@ import (
 var (
 	rtSeed = flag.Int64("rt.seed", 20260310, "seed of mail, people and kills")
 	rtDir  = flag.String("rt.dir", "", "folder for the servers; a temporary one, removed afterwards, if empty")
-	rtPort = flag.Int("rt.port", 18470, "first of four ports")
+	rtPort = flag.Int("rt.port", 18470, "first of six ports")
 )
 
 // stage is two real Request Trackers, seeded, and the built command line.
@@ -41,6 +41,9 @@ type stage struct {
 	before   int // actions when the migration began
 	store    string
 	decided  map[string]string
+	taken    []int64                          // by earlier scenes
+	undone   bool                             // a run was undone
+	meaning  func(field, value string) string // of the mapping, where it has one
 }
 
 const migrationYAML = `migration: acme
@@ -146,11 +149,23 @@ func sum(m map[string]int) (n int) {
 	return n
 }
 
+// oracle knows what the test has told it so far.
+func (s *stage) oracle() *rttest.Oracle {
+	return &rttest.Oracle{Source: s.src, Target: s.dst, Script: s.script, Decided: s.decided, DeletedBefore: s.before, Undone: s.undone, Meaning: s.meaning}
+}
+
 // judge asks the oracle, prints its line, and fails the test unless it is satisfied.
 func (s *stage) judge(unfinished bool) rttest.Result {
 	s.t.Helper()
-	o := rttest.Oracle{Source: s.src, Target: s.dst, Script: s.script, Decided: s.decided, Unfinished: unfinished, DeletedBefore: s.before}
+	o := s.oracle()
+	o.Unfinished = unfinished
 	r := must(o.Check(context.Background()))(s.t)
+	s.judged(r)
+	return r
+}
+
+func (s *stage) judged(r rttest.Result) {
+	s.t.Helper()
 	s.say("%s", r)
 	for _, d := range r.Details {
 		s.say("  %s", d)
@@ -158,10 +173,11 @@ func (s *stage) judge(unfinished bool) rttest.Result {
 	if !r.OK() {
 		s.t.Errorf("%s", r)
 	}
-	return r
 }
 
-func setup(t *testing.T) *stage {
+// setup brings two servers up, fills them with what seed makes, and builds the command. Servers of another name and on
+// other ports stand beside them.
+func setup(t *testing.T, name string, port int, seed func(context.Context, *rttest.Server, int64) (*rttest.Script, error)) *stage {
 	ctx := t.Context()
 	s := &stage{t: t, dir: *rtDir}
 	if s.dir == "" {
@@ -184,20 +200,25 @@ func setup(t *testing.T) *stage {
 		})
 		return srv
 	}
-	s.src, s.dst = up("src", *rtPort, rttest.SourceRole), up("dst", *rtPort+1, rttest.TargetRole)
+	s.src, s.dst = up("src"+name, port, rttest.SourceRole), up("dst"+name, port+1, rttest.TargetRole)
 	s.say("two Request Trackers are up, the target with its default scrips (%.0f s)", time.Since(began).Seconds())
 	began = time.Now()
-	saved := filepath.Join(s.dir, fmt.Sprintf("seeded-%d.json", *rtSeed))
+	saved := filepath.Join(s.dir, fmt.Sprintf("seeded%s-%d.json", name, *rtSeed))
 	if script, err := rttest.LoadScript(saved); err == nil { // a folder that was used before
 		s.seeded = script
 		s.check(s.src.Reset(ctx))
 		s.check(s.dst.Reset(ctx))
 	} else {
-		s.seeded = must(rttest.Seed(ctx, s.src, *rtSeed))(t)
+		s.seeded = must(seed(ctx, s.src, *rtSeed))(t)
 		s.check(rttest.SeedTarget(ctx, s.dst, s.seeded))
 		s.check(s.seeded.Save(saved))
 	}
 	s.say("seeded: %d tickets, %d actions, seed %d (%.0f s)", s.seeded.Tickets(), len(s.seeded.Actions()), *rtSeed, time.Since(began).Seconds())
+	t.Cleanup(func() {
+		if s.people != nil {
+			s.people.Close()
+		}
+	})
 	return s
 }
 
@@ -232,12 +253,7 @@ func (s *stage) work(most int) (stop func()) {
 // TestRequestTracker moves one real Request Tracker to another while people work on both. What must come of it is said by
 // the people's own log and by both databases, never by the engine.
 func TestRequestTracker(t *testing.T) {
-	s := setup(t)
-	defer func() {
-		if s.people != nil {
-			s.people.Close()
-		}
-	}()
+	s := setup(t, "", *rtPort, rttest.Seed)
 	acme := s.config("acme.yaml", s.src.URL, s.dst.URL, "")
 	if !t.Run("dialogue", func(t *testing.T) { s.t = t; s.dialogue(acme) }) {
 		return
