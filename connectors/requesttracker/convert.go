@@ -645,7 +645,8 @@ func mediaTypeOf(contentType string) string {
 var mergedInto = regexp.MustCompile(`/ticket/(\d+)$`)
 
 // touched says in which fields of a ticket somebody else had the last word. What RT does by itself counts as done by
-// whoever acted before. Nil if the ticket was not made by us.
+// whoever acted before. A message of ours moves status, dates and subject; where we put back what somebody else had set, the last
+// word is still theirs. Nil if the ticket was not made by us.
 func touched(txns []wireTxn, fields desk.Fields, ours func(wireRef) bool) map[desk.Field]bool {
 	if len(txns) == 0 || txns[0].Type != "Create" || !ours(txns[0].Creator) {
 		return nil
@@ -654,8 +655,15 @@ func touched(txns []wireTxn, fields desk.Fields, ours func(wireRef) bool) map[de
 	for f, attr := range ticketAttr {
 		byAttr[attr] = f
 	}
-	out := map[desk.Field]bool{}
+	out, said := map[desk.Field]bool{}, map[desk.Field]string{}
 	other := false
+	theirs := func(f desk.Field, value string) bool {
+		if other {
+			said[f] = value
+		}
+		v, ever := said[f]
+		return other || ever && v == value
+	}
 	for _, x := range txns {
 		if x.Creator.Name != "RT_System" {
 			other = !ours(x.Creator)
@@ -663,7 +671,8 @@ func touched(txns []wireTxn, fields desk.Fields, ours func(wireRef) bool) map[de
 		switch x.Type {
 		case "Status":
 			// With the status RT moves the dates, and writes no transaction about them.
-			out[desk.Status], out[desk.Started], out[desk.Resolved] = other, other, other
+			t := theirs(desk.Status, string(x.NewValue))
+			out[desk.Status], out[desk.Started], out[desk.Resolved] = t, t, t
 		case "Take", "Untake", "Steal", "Force", "Give":
 			out[desk.Assignee] = other
 		case "CustomField":
@@ -679,7 +688,13 @@ func touched(txns []wireTxn, fields desk.Fields, ours func(wireRef) bool) map[de
 		case "Correspond", "Comment":
 			out[desk.TimeWorked] = out[desk.TimeWorked] || other
 		default:
-			if f, ok := byAttr[string(x.Field)]; ok {
+			f, ok := byAttr[string(x.Field)]
+			switch {
+			case ok && (f == desk.Started || f == desk.Resolved):
+				out[f] = theirs(f, string(x.NewValue)) || out[desk.Status] // set back with the status
+			case ok && x.Type == "Set":
+				out[f] = theirs(f, string(x.NewValue))
+			case ok:
 				out[f] = other
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -190,5 +191,40 @@ func TestHeaders(t *testing.T) {
 	got := headers("A: 1\r\n  folded\nB:2\nA: other\n junk\nno colon\nC: x: y")
 	if d := cmp.Diff(map[string]string{"a": "1 folded", "b": "2", "c": "x: y"}, got); d != "" {
 		t.Error(d)
+	}
+}
+
+// What our own message moved and the same push set back is still as people had it.
+func TestTouchedAfterSettingBack(t *testing.T) {
+	txn := func(who, kind, field, value string) wireTxn {
+		x := wireTxn{Type: str(kind), Field: str(field), NewValue: str(value)}
+		x.Creator.Name = str(who)
+		return x
+	}
+	made := []wireTxn{txn("deltadesk", "Create", "", ""), txn("deltadesk", "Set", "Subject", "ours")}
+	people := []wireTxn{txn("agent1", "Set", "Subject", "theirs"), txn("agent1", "Status", "Status", "resolved")}
+	moved := []wireTxn{
+		txn("deltadesk", "Correspond", "", ""), txn("RT_System", "Status", "Status", "open"), txn("RT_System", "Set", "Subject", "theirs [src #1]"),
+	}
+	back := []wireTxn{
+		txn("deltadesk", "Status", "Status", "resolved"), txn("deltadesk", "Set", "Resolved", "2026-11-28 07:05:29"), txn("deltadesk", "Set", "Subject", "theirs"),
+	}
+	other := []wireTxn{txn("deltadesk", "Status", "Status", "stalled"), txn("deltadesk", "Set", "Resolved", ""), txn("deltadesk", "Set", "Subject", "of the source")}
+	ours := func(r wireRef) bool { return r.Name == "deltadesk" }
+	for name, tc := range map[string]struct {
+		txns []wireTxn
+		want bool
+	}{
+		"only ours":                    {slices.Concat(made, moved, back), false},
+		"people's":                     {slices.Concat(made, people), true},
+		"people's, moved and set back": {slices.Concat(made, people, moved, back), true},
+		"people's, then the source's":  {slices.Concat(made, people, moved, other), false},
+	} {
+		got := touched(tc.txns, nil, ours)
+		for _, f := range []desk.Field{desk.Subject, desk.Status, desk.Resolved} {
+			if got[f] != tc.want {
+				t.Errorf("%s: %s touched by people: %v", name, f, got[f])
+			}
+		}
 	}
 }
