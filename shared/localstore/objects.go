@@ -142,6 +142,9 @@ func (o *Objects) find(ctx context.Context, key string) (name string, info delta
 	if errors.Is(err, sql.ErrNoRows) {
 		return "", info, delta.ErrNoObject
 	}
+	if err == nil && !filepath.IsLocal(filepath.FromSlash(name)) { // a damaged index must not make us read or remove anything else
+		return "", info, fmt.Errorf("the index of the store is damaged: object %+q names a file outside of %s", key, objectsName)
+	}
 	return name, info, explain(err)
 }
 

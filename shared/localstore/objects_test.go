@@ -152,6 +152,30 @@ func TestFilesStayInside(t *testing.T) {
 	}
 }
 
+// An index that was tampered with must not make the store read or remove anything else.
+func TestDamagedIndex(t *testing.T) {
+	dir := t.TempDir()
+	other := filepath.Join(dir, "other.txt")
+	if err := os.WriteFile(other, []byte("not the store's"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := openIn(t, filepath.Join(dir, "store"))
+	putObject(t, s, "staging/a", "content")
+	if _, err := s.writer.Exec(`UPDATE objects SET file = '../../other.txt'`); err != nil {
+		t.Fatal(err)
+	}
+	age(t, s, "staging/a", time.Hour)
+	if _, _, err := s.Objects().Open(t.Context(), "staging/a"); err == nil || !strings.Contains(err.Error(), "damaged") {
+		t.Errorf("opened a file outside of the store: %v", err)
+	}
+	if n, err := s.Objects().Expire(t.Context(), "staging/", time.Minute); err == nil || n != 0 {
+		t.Errorf("expired %d objects, error %v", n, err)
+	}
+	if _, err := os.Stat(other); err != nil {
+		t.Errorf("it removed a file outside of the store: %v", err)
+	}
+}
+
 func TestDurable(t *testing.T) {
 	s := openIn(t, t.TempDir())
 	for pragma, want := range map[string]string{"synchronous": "2", "journal_mode": "wal", "busy_timeout": "10000", "page_size": "8192", "fullfsync": "1"} {
