@@ -30,7 +30,10 @@
 //	start.go     which runs may start, with which mark: invariants 3 and 7
 //	list.go      what may be dropped unread, where listing goes on: invariant 1
 //	dispatch.go  what is sent, and sent again
-//	push.go      one record: claim, read, merge, write, commit: invariants 1 and 2
+//	push.go      one record: read it, and decide whether anything is to be written: invariant 1
+//	claim.go     the claim before the first write, the row after the last one: invariant 2
+//	find.go      where a record is in the target already; gone.go what becomes of it when it no longer is
+//	write.go     creates and changes, call by call; ours.go tells our half-done work from that of people
 //	merge.go     three-way per field: invariant 4
 //	events.go    deletions, spam, merges, and what comes back: invariant 5
 //	revise.go    entries that were edited, redacted, hidden or shown after they were copied: invariants 4 and 5
@@ -42,6 +45,7 @@
 //	sample.go    which tickets are odd
 //	image.go     what a record of the target was before a run wrote to it
 //	undo.go      a run taken back: what it created; putback.go: what it changed
+//	survey.go    how a census (census.go) and a remap (remap.go) find out what to look at
 //	verify.go    both desks as they are now
 //	heal.go      what follows from each difference that a verification found
 //	certify.go   the certificate of a verification

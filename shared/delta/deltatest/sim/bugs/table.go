@@ -202,7 +202,7 @@ func bugs() []bug {
 		// 9: the source is read only.
 		{
 			"marks-the-source", 9, "tickets that have been moved get a tag in the source", sorts("overwritten"),
-			[]change{engine("write.go",
+			[]change{engine("claim.go",
 				"\tif err := e.await(ctx, w); err != nil {\n",
 				"\tif d, ok := e.Source.(interface {\n\t\tApply(context.Context, desk.Ref, desk.Change) (desk.Written, error)\n\t}); ok {\n"+
 					"\t\tif _, err := d.Apply(ctx, w.ref, desk.Change{Fields: desk.Fields{desk.Tags: {\"moved\"}}}); err != nil {\n\t\t\treturn e.release(ctx, w, err)\n\t\t}\n\t}\n"+

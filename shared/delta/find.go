@@ -1,0 +1,146 @@
+package delta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/deltadesk/deltadesk/shared/desk"
+)
+
+// Where a record is in the target already.
+
+// find looks for the record in the target: people and companies always, because they may be there from before the migration;
+// tickets only when a create may have happened already (model: LookUp). It comes after the claim, so that nobody else creates
+// between the look and our own create. It leaves w.held.Doubt set when a person has to say.
+func (e *Engine) find(ctx context.Context, w *work, lookFirst bool) (id, how string, err error) {
+	if a := w.heldBefore.Answer; a != nil {
+		switch a.Choice {
+		case ChooseLink:
+			return a.Value.First(), "decided", nil
+		case ChooseCreate:
+			if w.before == nil || !w.before.Answered.Equal(a.At) {
+				return "", "", nil
+			}
+			lookFirst = true // that decision was being carried out when somebody was cut off
+		}
+	}
+	_, searched := e.Target.(desk.Finder)
+	if searched && (w.row.Look || w.it.Heal) {
+		lookFirst = true // an undo removed it, and people may have brought it back; or the ledger may have lost a row, as a verification says
+	}
+	if lookFirst {
+		f, ok := e.Target.(desk.Finder)
+		_, matches := e.Target.(desk.Matcher)
+		switch {
+		case ok:
+			ids, err := e.search(ctx, w, f)
+			if err != nil {
+				return "", "", err
+			}
+			if len(ids) == 1 {
+				return ids[0], "found", nil
+			}
+			if len(ids) > 1 {
+				w.held.Doubt, w.held.Candidates = fmt.Sprintf("%d records of the target carry its id", len(ids)), ids
+				return "", "", nil
+			}
+		case w.ref.Kind == desk.Ticket || !matches:
+			w.held.Doubt = "it may have been created before an answer was lost, and this target cannot be searched"
+			return "", "", nil
+		}
+	}
+	blind := lookFirst && !searched // only a match can tell whether the open create took effect
+	if w.ref.Kind == desk.Ticket || e.mig.Rules.People.Apart && !blind {
+		return "", "", nil
+	}
+	id, how, err = e.match(ctx, w)
+	if f := w.want.Fields; blind && id == "" && err == nil && len(f[desk.Email])+len(f[desk.Login])+len(f[desk.ExternalID]) == 0 && w.ref.Kind == desk.Person {
+		w.held.Doubt = "it may have been created before an answer was lost, and nothing of it can be searched for"
+	}
+	return id, how, err
+}
+
+// search returns the ids of the target that carry w's source reference. Of a record that was merged and taken out again, the
+// ticket it was merged into may still carry it: that one is another's.
+func (e *Engine) search(ctx context.Context, w *work, f desk.Finder) ([]string, error) {
+	ids, err := f.Find(ctx, w.ref)
+	if err != nil {
+		return nil, fmt.Errorf("look for %s in the target: %w", w.ref, err)
+	}
+	if w.row.Was == "" {
+		return ids, nil
+	}
+	var was ledgerRow
+	if _, err := e.get(ctx, e.ledgerKey(desk.Ref{Kind: w.ref.Kind, ID: w.row.Was}), &was); err != nil {
+		return nil, err
+	}
+	var own []string
+	for _, id := range ids {
+		now, err := e.Target.Read(ctx, desk.Ref{Kind: w.ref.Kind, ID: id})
+		if err != nil && !errors.Is(err, desk.ErrNotFound) {
+			return nil, fmt.Errorf("look for %s in the target: %w", w.ref, err)
+		}
+		if err == nil && now.Ref.ID != was.Target {
+			own = append(own, id)
+		}
+	}
+	return own, nil
+}
+
+// match finds the person or company of the target that w's record means.
+func (e *Engine) match(ctx context.Context, w *work) (id, how string, err error) {
+	m, ok := e.Target.(desk.Matcher)
+	rules := e.mig.Rules.People
+	probe := w.want
+	if w.ref.Kind == desk.Person {
+		named, is := rules.Map[w.ref.ID]
+		for _, mail := range w.rec.Fields[desk.Email] {
+			if !is {
+				named, is = rules.Map[strings.ToLower(mail)]
+			}
+		}
+		if is {
+			if !ok || !strings.Contains(named, "@") {
+				return named, "decided", nil
+			}
+			probe = desk.Record{Ref: w.ref, Fields: desk.Fields{desk.Email: {named}}}
+		}
+	}
+	if ok {
+		ids, err := m.Match(ctx, probe)
+		if err != nil {
+			return "", "", fmt.Errorf("match %s in the target: %w", w.ref, err)
+		}
+		if len(ids) == 1 {
+			return ids[0], "matched", nil
+		}
+		if len(ids) > 1 {
+			w.held.Doubt, w.held.Candidates = fmt.Sprintf("%d records of the target match it", len(ids)), ids
+			return "", "", nil
+		}
+	}
+	if w.ref.Kind != desk.Person {
+		return "", "", nil
+	}
+	switch rules.Unmatched {
+	case "block":
+		return "", "", &desk.Error{Op: "match " + w.ref.String(), Class: desk.ErrRejected, Said: "nobody in the target matches, and the migration file says block"}
+	case "fallback":
+		id := rules.Fallback
+		if ok && strings.Contains(id, "@") {
+			ids, err := m.Match(ctx, desk.Record{Ref: w.ref, Fields: desk.Fields{desk.Email: {id}}})
+			if err != nil {
+				return "", "", fmt.Errorf("match the fallback person: %w", err)
+			}
+			if len(ids) != 1 {
+				return "", "", &desk.Error{Op: "match the fallback person", Class: desk.ErrRejected, Said: fmt.Sprintf("%d people of the target have the address that mapping.people.fallback names", len(ids))}
+			}
+			id = ids[0]
+		}
+		w.losses = append(w.losses, desk.Loss{Class: "person-fallback", What: w.ref.String(), Kept: "fallback person"})
+		return id, "fallback", nil
+	}
+	return "", "", nil
+}
