@@ -562,6 +562,33 @@ func TestRTCustomFields(t *testing.T) {
 	}
 }
 
+// RT takes tags of other systems out of a message's subject into the ticket's. The ticket keeps the one it has, also none.
+func TestRTSubjectTags(t *testing.T) {
+	l := newLive(t, "TARGET")
+	tg := l.target("x")
+	for name, subject := range map[string]desk.Value{"a subject": {"quite another one"}, "none": nil} {
+		t.Run(name, func(t *testing.T) {
+			r := demanding("x", unique("4"))
+			r.Entries = r.Entries[:1]
+			w, err := tg.Create(t.Context(), r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ref := desk.Ref{Kind: desk.Ticket, ID: w.ID}
+			if w, err = tg.Apply(t.Context(), ref, desk.Change{Fields: desk.Fields{desk.Subject: subject}}); err != nil {
+				t.Fatal(err)
+			}
+			en := desk.Entry{ID: "1", Marker: "x/" + unique("e"), Public: true, At: time.Now().Add(-time.Hour), Subject: "Re: [elsewhere #57] hello", Body: "hello", Type: "text/plain"}
+			if w, err = tg.Apply(t.Context(), ref, desk.Change{Entries: []desk.Entry{en}, Lock: w.Now.Lock}); err != nil {
+				t.Fatal(err)
+			}
+			if got := w.Now.Fields[desk.Subject]; !got.Equal(subject) {
+				t.Errorf("the ticket's subject is %q after a message, want %q", got, subject)
+			}
+		})
+	}
+}
+
 func TestRTRefusals(t *testing.T) {
 	l := newLive(t, "TARGET")
 	tg := l.target("x")

@@ -152,10 +152,10 @@ func (p *push) prepare(ctx context.Context, c desk.Change) error {
 	p.kept = desk.Fields{}
 	if len(c.Entries) > 0 || p.status != "" {
 		// RT dates a ticket whose status moves, and takes tags like [example #12] out of a message's subject into the
-		// ticket's. Nobody asked for that: settle sets back what had a value.
+		// ticket's, also into an empty one. Nobody asked for that: settle sets back the subject, and dates that had a value.
 		before := desk.Fields{desk.Resolved: desk.Time(b.Resolved.time()), desk.Started: desk.Time(b.Started.time()), desk.Subject: desk.Text(string(b.Subject))}
 		for f, v := range before {
-			if _, named := c.Fields[f]; !named && len(v) > 0 {
+			if _, named := c.Fields[f]; !named && (len(v) > 0 || f == desk.Subject) {
 				p.kept[f] = v
 			}
 		}
