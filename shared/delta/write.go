@@ -47,7 +47,6 @@ func (e *Engine) carryOut(ctx, intake context.Context, w *work) error {
 	created, adopted := false, false
 	var now desk.Record
 	if w.row.Target == "" {
-		w.row.Entries = nil // of a thread that is no more
 		e.adding(w, w.want.Entries[:min(1, len(w.want.Entries))])
 		if err := e.claim(ctx, w, nil); err != nil {
 			return err
@@ -184,7 +183,7 @@ func (e *Engine) create(ctx context.Context, w *work) (desk.Record, error) {
 	return *now, nil
 }
 
-// converge brings an existing target record to what is wanted (model: Apply): entries first, then fields, because desks move
+// converge brings an existing target record to what is wanted: entries first, then fields, because desks move
 // fields when entries arrive.
 func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record, created, adopted bool) error {
 	if now.Ref.ID != w.row.Target && now.Ref.ID != "" {
@@ -254,33 +253,7 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 		tags = now.Fields[desk.Tags]
 		now = e.untagged(w, now)
 	}
-	var m merge3
-	switch {
-	case merged:
-		for _, f := range slices.Sorted(maps.Keys(w.want.Fields)) {
-			if w.want.Fields[f].Digest() != now.Fields[f].Digest() {
-				w.out.Kept = append(w.out.Kept, string(f))
-			}
-		}
-	case adopted && w.ref.Kind != desk.Ticket && !w.takenOver:
-		// Somebody who was there before us keeps what the target says of them. Later changes of the source are applied
-		// where the target has not moved.
-		for f := range w.want.Fields {
-			m.Accept = append(m.Accept, f)
-		}
-	default:
-		if w.run.Adopt && w.ref.Kind == desk.Ticket && !created {
-			e.unsure(w, now)
-		}
-		m = merge(w.ref.Kind, w.row.Fields, w.want.Fields, now.Fields, defs, e.mig.Policies, w.heldBefore.decisions())
-		if adopted && w.ref.Kind != desk.Ticket {
-			// Perhaps our own create, cut off: what it lacks is filled in, and nobody is asked about the rest.
-			for _, h := range m.Held {
-				m.Accept = append(m.Accept, h.Field)
-			}
-			m.Held = nil
-		}
-	}
+	m := e.mergeFields(w, now, defs, created, adopted)
 	w.held.Fields = m.Held
 	if merged {
 		w.row.Tag, w.tag = "", "" // its tags are the target's people's
@@ -310,64 +283,9 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 			return e.release(ctx, w, err)
 		}
 	}
-	after := now
-	for i, ch := range todo {
-		if i > 0 && e.TargetSide.EntryMarker == "" && len(ch.Entries) > 0 {
-			e.adding(w, ch.Entries)
-			if err := e.ensure(ctx, w, w.row.Claim.Intent); err != nil {
-				return err
-			}
-		}
-		if i > 0 {
-			err := e.between(ctx, w, now, after, &ch)
-			if intake.Err() != nil && len(w.wrote) > 0 {
-				err = errLater
-			}
-			if err != nil { // the claim stays: it tells what the desk has moved meanwhile from the work of people
-				w.adds = nil
-				return e.unclaim(ctx, w, err, e.Now())
-			}
-		} else if intake.Err() != nil && len(w.wrote) > 0 {
-			return e.release(ctx, w, errLater)
-		}
-		written, err := e.Target.Apply(ctx, e.targetRef(w), ch)
-		w.losses = append(w.losses, written.Losses...)
-		e.noteEntries(w, written, nil)
-		if err != nil {
-			err = fmt.Errorf("write target %s of %s: %w", w.row.Target, w.ref, err)
-			if i > 0 && refused(err) {
-				w.adds = nil
-				return e.unclaim(ctx, w, err, e.Now())
-			}
-			return e.unanswered(ctx, w, err)
-		}
-		for _, en := range ch.Entries {
-			if _, ok := w.known[en.ID]; !ok {
-				w.remember(en.ID, newEntryRow(e.original(w, en.ID), ""))
-				w.touched = append(w.touched, en.ID)
-			}
-			w.wrote = append(w.wrote, "entry "+en.ID)
-		}
-		for f := range ch.Fields {
-			if _, ok := m.Apply[f]; ok || f == desk.Tags {
-				w.wrote = append(w.wrote, string(f))
-			}
-		}
-		if written.Now != nil {
-			after = *written.Now
-		} else {
-			after = desk.Record{}
-		}
-		if len(w.fresh) >= inline { // a long thread: what is finished is kept as it grows
-			if err := e.saveRow(ctx, w); err != nil {
-				return err
-			}
-		}
-	}
-	if after.Ref.ID == "" {
-		if after, err = e.Target.Read(ctx, e.targetRef(w)); err != nil {
-			return e.unseen(ctx, w, err)
-		}
+	after, err := e.apply(ctx, intake, w, m, now, todo)
+	if err != nil {
+		return err
 	}
 	w.adds = nil
 	e.noteShown(w, after)
@@ -390,6 +308,109 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 	}
 	w.row.Tag = w.tag
 	return e.commit(ctx, w, out)
+}
+
+// mergeFields compares the fields of both sides and says what becomes of each: invariant 4.
+func (e *Engine) mergeFields(w *work, now desk.Record, defs desk.Definitions, created, adopted bool) merge3 {
+	if w.row.How == mergedThere {
+		for _, f := range slices.Sorted(maps.Keys(w.want.Fields)) {
+			if w.want.Fields[f].Digest() != now.Fields[f].Digest() {
+				w.out.Kept = append(w.out.Kept, string(f))
+			}
+		}
+		return merge3{}
+	}
+	if adopted && w.ref.Kind != desk.Ticket && !w.takenOver {
+		// Somebody who was there before us keeps what the target says of them. Later changes of the source are applied
+		// where the target has not moved.
+		var m merge3
+		for f := range w.want.Fields {
+			m.Accept = append(m.Accept, f)
+		}
+		return m
+	}
+	if w.run.Adopt && w.ref.Kind == desk.Ticket && !created {
+		e.unsure(w, now)
+	}
+	m := merge(w.ref.Kind, w.row.Fields, w.want.Fields, now.Fields, defs, e.mig.Policies, w.heldBefore.decisions())
+	if adopted && w.ref.Kind != desk.Ticket {
+		// Perhaps our own create, cut off: what it lacks is filled in, and nobody is asked about the rest.
+		for _, h := range m.Held {
+			m.Accept = append(m.Accept, h.Field)
+		}
+		m.Held = nil
+	}
+	return m
+}
+
+// apply sends the calls one after the other and returns what the target looks like after the last one (model: Apply). now is
+// what it looked like when they were made up. After an error the claim is seen to already.
+func (e *Engine) apply(ctx, intake context.Context, w *work, m merge3, now desk.Record, todo []desk.Change) (after desk.Record, err error) {
+	after = now
+	for i, ch := range todo {
+		if i > 0 && e.TargetSide.EntryMarker == "" && len(ch.Entries) > 0 {
+			e.adding(w, ch.Entries)
+			if err := e.ensure(ctx, w, w.row.Claim.Intent); err != nil {
+				return after, err
+			}
+		}
+		switch {
+		case intake.Err() != nil && len(w.wrote) > 0:
+			err = errLater
+		case i > 0:
+			err = e.between(ctx, w, now, after, &ch)
+		}
+		if err != nil {
+			return after, e.halfway(ctx, w, err, i)
+		}
+		written, err := e.Target.Apply(ctx, e.targetRef(w), ch)
+		w.losses = append(w.losses, written.Losses...)
+		e.noteEntries(w, written, nil)
+		if err != nil {
+			err = fmt.Errorf("write target %s of %s: %w", w.row.Target, w.ref, err)
+			if refused(err) {
+				return after, e.halfway(ctx, w, err, i)
+			}
+			return after, e.doubt(ctx, w, err)
+		}
+		for _, en := range ch.Entries {
+			if _, ok := w.known[en.ID]; !ok {
+				w.remember(en.ID, newEntryRow(e.original(w, en.ID), ""))
+				w.touched = append(w.touched, en.ID)
+			}
+			w.wrote = append(w.wrote, "entry "+en.ID)
+		}
+		for f := range ch.Fields {
+			if _, ok := m.Apply[f]; ok || f == desk.Tags {
+				w.wrote = append(w.wrote, string(f))
+			}
+		}
+		after = desk.Record{}
+		if written.Now != nil {
+			after = *written.Now
+		}
+		if len(w.fresh) >= inline { // a long thread: what is finished is kept as it grows
+			if err := e.saveRow(ctx, w); err != nil {
+				return after, err
+			}
+		}
+	}
+	if after.Ref.ID == "" {
+		if after, err = e.Target.Read(ctx, e.targetRef(w)); err != nil {
+			return after, e.unseen(ctx, w, err)
+		}
+	}
+	return after, nil
+}
+
+// halfway gives the claim back where nothing of a call was done. After earlier calls of the same write it stays, free for the
+// next one: it tells what the desk has moved meanwhile from the work of people.
+func (e *Engine) halfway(ctx context.Context, w *work, cause error, calls int) error {
+	if calls == 0 {
+		return e.release(ctx, w, cause)
+	}
+	w.adds = nil
+	return e.unclaim(ctx, w, cause, e.Now())
 }
 
 func (e *Engine) original(w *work, id string) desk.Entry {

@@ -43,8 +43,9 @@ type Desk struct {
 	// same Apply are set. Cut is called in between: a process may die there.
 	Meddle func(desk.Fields)
 	Cut    func()
-	// Stale makes that many reads show the record as it was before its last change.
-	Stale int
+	// Stale makes that many reads show the record as it was before its last change. ListLag says that such a thing may be.
+	Stale   int
+	ListLag time.Duration
 	// Purges: what was deleted cannot be read any more, as in a desk that hides it.
 	Purges bool
 	// Calls counts calls by the same names.
@@ -373,7 +374,7 @@ func (d *Desk) find(source desk.Ref) ([]string, error) {
 func (d *Desk) Traits() desk.Traits {
 	t := desk.Traits{
 		Kinds: desk.LoadOrder(), SeesDeletes: true, KeepsTimes: true, KeepsAuthors: true, EntryMarker: "a field of the entry",
-		StampResolution: time.Second, Settle: 10 * time.Second,
+		StampResolution: time.Second, Settle: 10 * time.Second, ListLag: d.ListLag,
 	}
 	if d.NoMarkers {
 		t.EntryMarker, t.KeepsTimes = "", false

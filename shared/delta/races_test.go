@@ -1,0 +1,372 @@
+package delta_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/deltadesk/deltadesk/shared/delta"
+	"github.com/deltadesk/deltadesk/shared/delta/deltatest"
+	"github.com/deltadesk/deltadesk/shared/desk"
+)
+
+// What the simulator has found, each told as a story of its own. People come in between just where it hurts, answers get lost,
+// replicas go back; what the desks say at the end is what people and the source meant.
+
+// at calls do once, before the n-th call of that name to a ticket of the target.
+func at(d *deltatest.Desk, op string, n int, do func() error) {
+	d.Fail = func(o string, ref desk.Ref) error {
+		if o != op || ref.Kind != desk.Ticket {
+			return nil
+		}
+		if n--; n == 0 {
+			return do()
+		}
+		return nil
+	}
+}
+
+func noAnswer() error { return &desk.Error{Op: "call", Class: desk.ErrTransient, Said: "reset"} }
+
+// A write that succeeded and could not be read back: when the source takes the change back, the target follows.
+func TestRaceUnseenWrite(t *testing.T) {
+	s := newStage(t)
+	id := s.ticket("one")
+	full(t, s.World)
+	s.Wait(time.Hour)
+	s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"two"}})
+	at(s.Target, "read", 2, func() error { // the first one is before the write
+		s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"one"}})
+		return noAnswer()
+	})
+	run(t, s.World, mainDelta)
+	s.Target.Fail = nil
+	run(t, s.World, mainDelta)
+	s.field(id, desk.Subject, "[one]")
+	s.nothingHeld()
+}
+
+// A create that could not be read back, in a desk that writes values its own way, under a policy that leaves fields to the
+// target: nobody may take our own value for the target's for good.
+func TestRaceUnseenCreate(t *testing.T) {
+	s := newStage(t)
+	s.Migration.Policies.ConflictField = map[desk.Field]delta.Conflict{desk.Priority: delta.TargetWins}
+	s.Target.Normalise = func(f desk.Field, v desk.Value) desk.Value {
+		if f != desk.Priority {
+			return v
+		}
+		return desk.Value{strings.ToUpper(v.First())}
+	}
+	id := s.ticket("one")
+	s.Source.Edit(ticket(id), desk.Fields{desk.Priority: {"low"}})
+	at(s.Target, "read", 1, noAnswer)
+	full(t, s.World)
+	s.Target.Fail = nil
+	run(t, s.World, mainDelta)
+	s.held("priority")
+}
+
+// A replica that answers with what it showed earlier: that never takes the place of what was carried over since, not even for a
+// moment.
+func TestRaceReplicaGoesBack(t *testing.T) {
+	s := newStage(t)
+	s.Source.ListLag = time.Minute
+	id := s.ticket("one")
+	full(t, s.World)
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "support"})
+	s.Wait(time.Hour)
+	s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"two"}})
+	s.Wait(2 * time.Second)
+	s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"three"}})
+	run(t, s.World, mainDelta)
+	s.field(id, desk.Subject, "[three]")
+	writes := s.Target.Writes()
+	s.Source.Stale = 1 // for the older one of the two changes, which the other window lists as well
+	run(t, s.World, delta.Request{Kind: delta.Delta, Window: "support"})
+	s.field(id, desk.Subject, "[three]")
+	if s.Source.Stale != 0 {
+		t.Error("nobody asked the replica")
+	}
+	if n := s.Target.Writes() - writes; n > 0 {
+		t.Errorf("%d writes, although nothing is new", n)
+	}
+}
+
+// People edit a field while an entry is being revised.
+func TestRaceEditWhileRevising(t *testing.T) {
+	s := newStage(t)
+	id := s.ticket("one", "secret")
+	full(t, s.World)
+	s.Wait(time.Hour)
+	s.Source.Redact(id, 0)
+	tid := s.Target.Target(ticket(id))
+	at(s.Target, "revise", 1, func() error {
+		s.Target.Edit(ticket(tid), desk.Fields{desk.Subject: {"by an agent"}})
+		return nil
+	})
+	run(t, s.World, mainDelta)
+	s.Target.Fail = nil
+	s.Wait(time.Hour)
+	s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"by the source"}})
+	run(t, s.World, mainDelta)
+	s.field(id, desk.Subject, "[by an agent]")
+	s.held("subject changed on both sides")
+}
+
+// People edit a field between two calls of one write: the first call has moved the lock.
+func TestRaceEditBetweenCalls(t *testing.T) {
+	for _, tells := range []bool{false, true} {
+		s := newStage(t)
+		s.Target.TellsTouched = tells
+		id := s.ticket("one")
+		full(t, s.World)
+		s.Wait(time.Hour)
+		s.say(id, "first")
+		s.Source.Say(id, true, desk.Author{Name: "Ann"}, "with a file", map[string][]byte{"a.txt": []byte("a")})
+		s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"by the source"}})
+		tid := s.Target.Target(ticket(id))
+		at(s.Target, "read", 2, func() error {
+			s.Target.Edit(ticket(tid), desk.Fields{desk.Subject: {"by an agent"}})
+			return nil
+		})
+		run(t, s.World, mainDelta)
+		s.Target.Fail = nil
+		s.field(id, desk.Subject, "[by an agent]")
+		s.held("subject changed on both sides")
+		if n := len(s.Target.Look()["ticket/"+id][0].Entries); n != 2 {
+			t.Errorf("tells=%v: %d entries, want 2", tells, n)
+		}
+	}
+}
+
+// A ticket is made again in place of one that is gone, and the answer gets lost: nothing of the old thread is taken for there.
+func TestRaceMadeAgain(t *testing.T) {
+	for _, markers := range []bool{true, false} {
+		s := newStage(t)
+		s.Target.NoMarkers = !markers
+		s.Migration.Policies.OnTargetGone = delta.RecreateGone
+		id := s.ticket("one", "first", "second", "third")
+		full(t, s.World)
+		s.Target.Remove(ticket(s.Target.Target(ticket(id))))
+		s.Wait(time.Hour)
+		s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"two"}})
+		s.Target.Lose = loseOnce("create")
+		run(t, s.World, mainDelta)
+		run(t, s.World, mainDelta)
+		all := s.Target.Look()["ticket/"+id]
+		want := 3
+		if !markers { // such a desk cannot tell whether the first one came with the create: a person is asked
+			s.held("may have been added already")
+			want = 2
+		}
+		if len(all) != 1 || len(all[0].Entries) < want {
+			t.Errorf("markers=%v: %+v in the target", markers, all)
+		}
+	}
+}
+
+// The create of a ticket lost its answer, and the source has merged it into one that is about to be created.
+func TestRaceOpenCreateOfMerged(t *testing.T) {
+	s := newStage(t)
+	a := s.ticket("a", "of a")
+	n := 0
+	s.Target.Lose = func(op string, ref desk.Ref) error {
+		if op != "create" || ref.ID != a || n > 0 {
+			return nil
+		}
+		n++
+		b := s.ticket("b", "of b")
+		s.Source.Join(ticket(a), ticket(b))
+		return noAnswer()
+	}
+	full(t, s.World)
+	run(t, s.World, mainDelta)
+	entries := map[string]int{}
+	for _, all := range s.Target.Look() {
+		for _, seen := range all {
+			for _, en := range seen.Entries {
+				entries[en[strings.LastIndex(en, " of ")+1:]]++
+			}
+		}
+	}
+	if entries["of a"] != 1 || entries["of b"] != 1 {
+		t.Errorf("entries in the target: %v", entries)
+	}
+}
+
+// The owner of a link that waits leaves the scope in which it waits: the run over the other scope draws the link.
+func TestRaceLinkWaitsInBothScopes(t *testing.T) {
+	s := newStage(t)
+	late := s.ticket("late")
+	owner := s.ticket("owner")
+	s.Source.Edit(ticket(owner), desk.Fields{desk.LinkRefersTo: {late}})
+	s.Target.Fail = func(op string, ref desk.Ref) error {
+		if op == "create" && ref.ID == late {
+			return &desk.Error{Op: op, Class: desk.ErrRejected}
+		}
+		return nil
+	}
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "support"})
+	full(t, s.World)
+	s.Wait(time.Hour)
+	s.Source.Edit(ticket(owner), desk.Fields{desk.Group: {"Sales"}})
+	run(t, s.World, mainDelta)
+	s.Target.Fail = nil
+	run(t, s.World, mainDelta)
+	run(t, s.World, mainDelta)
+	s.field(owner, desk.LinkRefersTo, "[ticket/"+late+"]")
+}
+
+// A run that was cut off after it had taken its lane and before it had its row can be seen and cancelled.
+func TestRaceLaneWithoutRow(t *testing.T) {
+	s := newStage(t)
+	s.ticket("one")
+	full(t, s.World)
+	for n := 1; n < 40; n++ {
+		s.Effects.Cuts = []deltatest.Cut{{Effect: s.Effects.Count() + n}}
+		crashed := func() (yes bool) {
+			defer func() { yes = recover() != nil }()
+			_, _, err := s.Engine().Start(ctx, mainDelta)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return false
+		}()
+		s.Effects.Cuts = nil
+		s.Restart()
+		o, err := s.Engine().Status(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, win := range o.Windows {
+			if win.Active == "" {
+				continue
+			}
+			shown := false
+			for _, r := range o.Runs {
+				shown = shown || r.ID == win.Active
+			}
+			if !shown {
+				t.Errorf("run %s has window %s, and status does not show it", win.Active, win.Name)
+			}
+			if err := s.Engine().Cancel(ctx, win.Active, "the operator"); err != nil {
+				t.Errorf("cancel: %v", err)
+			}
+			if p, err := s.Engine().Step(ctx, win.Active); err != nil || p.Run.Status != delta.Cancelled || p.Run.Why != "the operator" {
+				t.Errorf("after the cancel it is %s (%s), %v", p.Run.Status, p.Run.Why, err)
+			}
+		}
+		if !crashed {
+			return
+		}
+	}
+	t.Error("Start does not end")
+}
+
+// A waiting run that is cancelled says who cancelled it, not what it had waited for.
+func TestRaceCancelWhileWaiting(t *testing.T) {
+	for _, during := range []string{"create", "list"} {
+		t.Run("during "+during, func(t *testing.T) {
+			s := newStage(t)
+			for range 40 { // more pages than a step lists
+				s.ticket("one")
+			}
+			revoked, cancelled := 0, false
+			cancel := func() {
+				o, err := s.Engine().Status(ctx)
+				if err == nil {
+					err = s.Engine().Cancel(ctx, o.Runs[0].ID, "the operator")
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			}
+			s.Target.Fail = func(op string, ref desk.Ref) error {
+				if op != "create" || ref.Kind != desk.Ticket {
+					return nil
+				}
+				if revoked++; revoked == 3 && during == "create" {
+					cancel()
+				}
+				return &desk.Error{Op: op, Class: desk.ErrUnauthorized, Said: "key revoked"}
+			}
+			s.Source.Fail = func(op string, _ desk.Ref) error {
+				if op == "list" && revoked >= 3 && during == "list" && !cancelled {
+					cancelled = true
+					cancel()
+				}
+				return nil
+			}
+			r, err := s.Run(fullAll, nil)
+			if err != nil || r.Status != delta.Cancelled || r.Why != "the operator" {
+				t.Errorf("it ended %s: %q, %v", r.Status, r.Why, err)
+			}
+		})
+	}
+}
+
+// The source deletes a ticket into which the target's people have merged another one. As many were merged into it in the
+// source, and of those none is in the target.
+func TestRaceDeleteWithStrangers(t *testing.T) {
+	s := newStage(t)
+	s.Migration.Policies.OnDeleted = delta.Mirror
+	a, other := s.ticket("a"), s.ticket("other")
+	full(t, s.World)
+	s.Wait(time.Hour)
+	young := s.ticket("young")
+	s.Source.Join(ticket(young), ticket(a))
+	run(t, s.World, mainDelta)
+	s.Target.Join(ticket(s.Target.Target(ticket(other))), ticket(s.Target.Target(ticket(a))))
+	s.Source.Remove(ticket(a))
+	run(t, s.World, mainDelta)
+	if n := len(s.Target.Look()["ticket/"+a]); n != 1 {
+		t.Errorf("the ticket is %d times there; the other one went with it", n)
+	}
+}
+
+// A delta that closed the ticket of a spam message is undone: the next one closes it again.
+func TestRaceUndoneEvent(t *testing.T) {
+	s := newStage(t)
+	s.Migration.Policies.OnSpam, s.Migration.Policies.ClosedStatus = delta.Close, "closed"
+	id := s.ticket("one")
+	full(t, s.World)
+	s.Wait(time.Hour)
+	s.Source.Junk(ticket(id))
+	r := run(t, s.World, mainDelta)
+	s.field(id, desk.Status, "[closed]")
+	run(t, s.World, delta.Request{Kind: delta.Undo, Undo: r.ID})
+	s.field(id, desk.Status, "[open]")
+	run(t, s.World, mainDelta)
+	s.field(id, desk.Status, "[closed]")
+}
+
+// What a write put back for people is theirs, also for a verification that finds no trace of them.
+func TestRacePutBackIsTheirs(t *testing.T) {
+	s := newStage(t)
+	s.Target.TellsTouched = true
+	s.Target.Meddle = func(f desk.Fields) { f[desk.Status] = desk.Value{"open"} }
+	id := s.ticket("one")
+	full(t, s.World)
+	tid := s.Target.Target(ticket(id))
+	s.Target.Edit(ticket(tid), desk.Fields{desk.Status: {"rejected"}})
+	s.Wait(time.Hour)
+	s.say(id, "a reply")
+	s.Target.Lose = func(op string, _ desk.Ref) error {
+		if op != "apply" {
+			return nil
+		}
+		s.Target.Fail = func(op string, _ desk.Ref) error {
+			if op == "read" {
+				return noAnswer()
+			}
+			return nil
+		}
+		return noAnswer()
+	}
+	run(t, s.World, mainDelta) // it is given up, and what was put back is in the claim only
+	s.Target.Lose, s.Target.Fail = nil, nil
+	s.Wait(time.Hour)
+	run(t, s.World, delta.Request{Kind: delta.Verify, Scope: "all", Heal: true})
+	run(t, s.World, mainDelta)
+	s.field(id, desk.Status, "[rejected]")
+}
