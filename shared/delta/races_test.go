@@ -139,7 +139,7 @@ func TestRaceEditBetweenCalls(t *testing.T) {
 	}
 }
 
-// A ticket is made again in place of one that is gone, and the answer gets lost: nothing of the old thread is taken for there.
+// A ticket is made again in place of one that is gone, and whoever does it dies just then: nothing of the old thread is taken for there.
 func TestRaceMadeAgain(t *testing.T) {
 	for _, markers := range []bool{true, false} {
 		s := newStage(t)
@@ -150,7 +150,14 @@ func TestRaceMadeAgain(t *testing.T) {
 		s.Target.Remove(ticket(s.Target.Target(ticket(id))))
 		s.Wait(time.Hour)
 		s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"two"}})
-		s.Target.Lose = loseOnce("create")
+		dead := false
+		s.Target.Lose = func(op string, _ desk.Ref) error {
+			if op == "create" && !dead {
+				dead = true
+				panic(deltatest.Crash{})
+			}
+			return nil
+		}
 		run(t, s.World, mainDelta)
 		run(t, s.World, mainDelta)
 		all := s.Target.Look()["ticket/"+id]
