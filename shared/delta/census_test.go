@@ -320,3 +320,41 @@ func TestCensusUnreadable(t *testing.T) {
 		t.Errorf("a census of no scope: %v", err)
 	}
 }
+
+// More records than any page of a census holds, with what was missed on all of them; and more that are gone than one page of
+// the ledger has.
+func TestCensusOfThousands(t *testing.T) {
+	s := newStage(t)
+	s.Source.PageSize = 700
+	s.Migration.Policies.ThresholdShare, s.Migration.Policies.ThresholdCount = 0.5, 1000
+	s.Source.Purges = true
+	var ids []string
+	for range 4_500 {
+		ids = append(ids, addTicket(s.World, "one"))
+	}
+	full(t, s.World)
+	s.Wait(time.Hour)
+	var want []string
+	s.Source.Unseen(func() {
+		for i, id := range ids {
+			switch {
+			case i%1_000 == 7:
+				s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"two"}})
+				want = append(want, id)
+			case i >= 2_000 && i < 2_450:
+				s.Source.Remove(ticket(id))
+				want = append(want, id)
+			}
+		}
+	})
+	slices.Sort(want)
+	missed, rep := s.census(census)
+	same(t, "missed", want, missed)
+	if rep.Counts.Listed < 4_500 {
+		t.Errorf("counts %+v", rep.Counts)
+	}
+	run(t, s.World, mainDelta)
+	if missed, _ := s.census(census); len(missed) > 0 {
+		t.Errorf("still missed after the delta: %v", missed)
+	}
+}
