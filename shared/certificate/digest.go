@@ -46,7 +46,7 @@ func hashed(ctx context.Context, d any, r desk.Record, which func(desk.Entry, de
 			if !can || !which(r.Entries[i], f) {
 				continue
 			}
-			sum, err := sumOf(o.OpenFile(ctx, r.Ref, f))
+			sum, err := HashFile(o.OpenFile(ctx, r.Ref, f))
 			switch {
 			case err == nil:
 			case lenient && (errors.Is(err, desk.ErrNotFound) || errors.Is(err, desk.ErrRejected)):
@@ -61,7 +61,8 @@ func hashed(ctx context.Context, d any, r desk.Record, which func(desk.Entry, de
 	return r, nil
 }
 
-func sumOf(r io.ReadCloser, err error) (string, error) {
+// HashFile returns the SHA-256 of a file in hex, and closes it. It takes what opening the file returned, its error too.
+func HashFile(r io.ReadCloser, err error) (string, error) {
 	if err != nil {
 		return "", err
 	}

@@ -1,12 +1,9 @@
 package delta
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"time"
 
@@ -85,21 +82,9 @@ func (e *Engine) before(ctx context.Context, w *work, im image) error {
 			return nil
 		}
 		row.Images = append(row.Images, digest)
-		return e.putImage(ctx, w.run.ID, digest, im)
+		return e.keepObject(ctx, e.imageObject(w.run.ID, digest), im)
 	}); err != nil {
 		return fmt.Errorf("keep what %s is before run %s writes to it: %w", im.Ref, w.run.ID, err)
-	}
-	return nil
-}
-
-// putImage keeps an image. The key names the content: one that is there is the same.
-func (e *Engine) putImage(ctx context.Context, run, digest string, im image) error {
-	body, err := json.Marshal(im)
-	if err != nil {
-		return err
-	}
-	if _, err := e.Objects.Put(ctx, e.imageObject(run, digest), bytes.NewReader(body)); err != nil && !errors.Is(err, ErrExists) {
-		return err
 	}
 	return nil
 }
@@ -107,18 +92,10 @@ func (e *Engine) putImage(ctx context.Context, run, digest string, im image) err
 // images returns what was kept of a record, oldest first, and how many images are no longer there.
 func (e *Engine) images(ctx context.Context, run string, row imageRow) (out []image, lost int, err error) {
 	for _, digest := range row.Images {
-		r, _, err := e.Objects.Open(ctx, e.imageObject(run, digest))
+		im, err := readObject[image](ctx, e, e.imageObject(run, digest))
 		if errors.Is(err, ErrNoObject) {
 			lost++
 			continue
-		}
-		if err != nil {
-			return nil, 0, fmt.Errorf("read a before-image of %s: %w", row.Listed.Ref, err)
-		}
-		var im image
-		body, err := io.ReadAll(r)
-		if err = errors.Join(err, r.Close()); err == nil {
-			err = json.Unmarshal(body, &im)
 		}
 		if err != nil {
 			return nil, 0, fmt.Errorf("read a before-image of %s: %w", row.Listed.Ref, err)

@@ -3,10 +3,7 @@ package delta
 import (
 	"bytes"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"slices"
 
 	"github.com/deltadesk/deltadesk/shared/desk"
@@ -200,13 +197,9 @@ func (e *Engine) putPage(ctx context.Context, run *Run, row pageRow, entries []p
 		}
 	}
 	if len(entries) > 0 {
-		body, err := json.Marshal(entries)
-		if err != nil {
-			return row, fmt.Errorf("plan page %d of run %s: %w", row.No, run.ID, err)
-		}
 		// The key names the content: the same page listed again after a cut-off may hold something else.
 		row.Object = fmt.Sprintf("plan/%s/%s/%06d-%s.json", e.mig.ID, run.ID, row.No, digestJSON(entries))
-		if _, err := e.Objects.Put(ctx, row.Object, bytes.NewReader(body)); err != nil && !errors.Is(err, ErrExists) {
+		if err := e.keepObject(ctx, row.Object, entries); err != nil {
 			return row, fmt.Errorf("keep plan page %d of run %s: %w", row.No, run.ID, err)
 		}
 	}
@@ -223,17 +216,9 @@ func (e *Engine) entries(ctx context.Context, object string) ([]planEntry, error
 	if ok || object == "" {
 		return es, nil
 	}
-	r, _, err := e.Objects.Open(ctx, object)
+	es, err := readObject[[]planEntry](ctx, e, object)
 	if err != nil {
-		return nil, fmt.Errorf("read plan page %s: %w", object, err)
-	}
-	defer r.Close()
-	body, err := io.ReadAll(r)
-	if err != nil {
-		return nil, fmt.Errorf("read plan page %s: %w", object, err)
-	}
-	if err := json.Unmarshal(body, &es); err != nil {
-		return nil, fmt.Errorf("plan page %s is damaged: %w", object, err)
+		return nil, fmt.Errorf("read plan page: %w", err)
 	}
 	e.mu.Lock()
 	if len(e.pages) > 64 {

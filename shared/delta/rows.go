@@ -1,10 +1,12 @@
 package delta
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/url"
 	"slices"
 	"strings"
@@ -669,6 +671,35 @@ func decode[T any](r Row) (T, error) {
 	var v T
 	if err := json.Unmarshal(r.Body, &v); err != nil {
 		return v, fmt.Errorf("row %s %s is damaged: %w", r.Part, r.Sort, err)
+	}
+	return v, nil
+}
+
+// keepObject keeps v under a key that names its content: one that is there already is the same.
+func (e *Engine) keepObject(ctx context.Context, key string, v any) error {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("object %s: %w", key, err)
+	}
+	if _, err := e.Objects.Put(ctx, key, bytes.NewReader(body)); err != nil && !errors.Is(err, ErrExists) {
+		return err
+	}
+	return nil
+}
+
+// readObject reads what keepObject has kept; an error that is ErrNoObject where it is no longer there.
+func readObject[T any](ctx context.Context, e *Engine, key string) (v T, err error) {
+	r, _, err := e.Objects.Open(ctx, key)
+	if err != nil {
+		return v, fmt.Errorf("read object %s: %w", key, err)
+	}
+	defer r.Close()
+	body, err := io.ReadAll(r)
+	if err != nil {
+		return v, fmt.Errorf("read object %s: %w", key, err)
+	}
+	if err := json.Unmarshal(body, &v); err != nil {
+		return v, fmt.Errorf("object %s is damaged: %w", key, err)
 	}
 	return v, nil
 }

@@ -1,12 +1,9 @@
 package delta
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"time"
 
@@ -263,12 +260,8 @@ func (e *Engine) surveyLedger(ctx context.Context, run *Run, pages []pageRow, at
 func (e *Engine) putSurvey(ctx context.Context, run *Run, row pageRow, ids surveyIDs) (pageRow, error) {
 	row.Survey.At = e.Now().UTC()
 	if len(ids.IDs)+len(ids.Left) > 0 {
-		body, err := json.Marshal(ids)
-		if err != nil {
-			return row, fmt.Errorf("survey page %d of run %s: %w", row.No, run.ID, err)
-		}
 		row.Survey.IDs = fmt.Sprintf("plan/%s/%s/%06d-ids-%s.json", e.mig.ID, run.ID, row.No, digestJSON(ids))
-		if _, err := e.Objects.Put(ctx, row.Survey.IDs, bytes.NewReader(body)); err != nil && !errors.Is(err, ErrExists) {
+		if err := e.keepObject(ctx, row.Survey.IDs, ids); err != nil {
 			return row, fmt.Errorf("keep survey page %d of run %s: %w", row.No, run.ID, err)
 		}
 	}
@@ -279,17 +272,8 @@ func (e *Engine) readSurvey(ctx context.Context, object string) (ids surveyIDs, 
 	if object == "" {
 		return ids, nil
 	}
-	r, _, err := e.Objects.Open(ctx, object)
-	if err != nil {
-		return ids, fmt.Errorf("read survey page %s: %w", object, err)
-	}
-	defer r.Close()
-	body, err := io.ReadAll(r)
-	if err != nil {
-		return ids, fmt.Errorf("read survey page %s: %w", object, err)
-	}
-	if err := json.Unmarshal(body, &ids); err != nil {
-		return ids, fmt.Errorf("survey page %s is damaged: %w", object, err)
+	if ids, err = readObject[surveyIDs](ctx, e, object); err != nil {
+		return ids, fmt.Errorf("read survey page: %w", err)
 	}
 	return ids, nil
 }

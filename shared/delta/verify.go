@@ -2,11 +2,8 @@ package delta
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -344,7 +341,7 @@ func (e *Engine) sameFile(ctx context.Context, w *work, src desk.File, target de
 	var err error
 	if a == "" {
 		r, oerr := e.openFile(ctx, w.rec.Ref, src)
-		if a, err = hashOf(r, oerr); err != nil {
+		if a, err = certificate.HashFile(r, oerr); err != nil {
 			return false, err
 		}
 	}
@@ -354,25 +351,13 @@ func (e *Engine) sameFile(ctx context.Context, w *work, src desk.File, target de
 			return src.Size == tgt.Size, nil
 		}
 		r, oerr := o.OpenFile(ctx, target, tgt)
-		if b, err = hashOf(r, oerr); errors.Is(err, desk.ErrNotFound) || errors.Is(err, desk.ErrRejected) {
+		if b, err = certificate.HashFile(r, oerr); errors.Is(err, desk.ErrNotFound) || errors.Is(err, desk.ErrRejected) {
 			return false, nil // it is shown, and not given out
 		} else if err != nil {
 			return false, err
 		}
 	}
 	return a == b, nil
-}
-
-func hashOf(r io.ReadCloser, err error) (string, error) {
-	if err != nil {
-		return "", err
-	}
-	defer r.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, r); err != nil {
-		return "", err
-	}
-	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
 // verifyWords says how a verification came out.
