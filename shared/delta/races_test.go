@@ -377,3 +377,71 @@ func TestRacePutBackIsTheirs(t *testing.T) {
 	run(t, s.World, mainDelta)
 	s.field(id, desk.Status, "[rejected]")
 }
+
+// The answer to a write gets lost, and people put back what was there before it: the desk tells that they had the last word.
+func TestRacePutBackAfterLostAnswer(t *testing.T) {
+	s := newStage(t)
+	s.Target.TellsTouched = true
+	id := s.ticket("one")
+	full(t, s.World)
+	tid := s.Target.Target(ticket(id))
+	s.Wait(time.Hour)
+	s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"two"}})
+	lost := false
+	s.Target.Lose = func(op string, _ desk.Ref) error {
+		if op != "apply" || lost {
+			return nil
+		}
+		lost = true
+		s.Target.Edit(ticket(tid), desk.Fields{desk.Subject: {"one"}})
+		return noAnswer()
+	}
+	run(t, s.World, mainDelta)
+	s.field(id, desk.Subject, "[one]")
+	s.held("subject")
+}
+
+// The ledger is of an earlier day than an entry's turn to private. The source has turned it back since: nobody can tell whether
+// people or the migration hid it in the target, so a person is asked.
+func TestRaceRestoredPrivacy(t *testing.T) {
+	s := newStage(t)
+	id := s.ticket("one", "hello")
+	full(t, s.World)
+	s.Wait(time.Hour)
+	day := s.Store.Snapshot()
+	s.Source.Flip(id, 0)
+	run(t, s.World, mainDelta)
+	s.Store.Restore(day)
+	s.Restart()
+	s.Source.Flip(id, 0)
+	s.Wait(time.Hour)
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "all", Restart: true, Adopt: true})
+	s.held("differ in who can see them")
+	run(t, s.World, mainDelta)
+	s.held("differ in who can see them") // until somebody decides
+	entry := s.held()
+	s.decide(id, entry, delta.ChooseSource)
+	run(t, s.World, mainDelta)
+	s.nothingHeld()
+	if en := s.Target.Look()["ticket/"+id][0].Entries[0]; !strings.Contains(en, "public=true") {
+		t.Errorf("after the decision it is %s", en)
+	}
+}
+
+// A window brings a ticket over while the chain of the other one stands still. A later change of which the feed says nothing is
+// missed, although that chain's next run lists the ticket once more.
+func TestRaceMissedBehindKnown(t *testing.T) {
+	s := newStage(t)
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "support"})
+	full(t, s.World)
+	s.Wait(time.Hour)
+	id := s.ticket("one")
+	s.Wait(time.Minute)
+	run(t, s.World, delta.Request{Kind: delta.Delta, Window: "support"})
+	s.Wait(time.Hour)
+	s.Source.Unseen(func() { s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"two"}}) })
+	missed, _ := s.census(census)
+	same(t, "missed", []string{id}, missed)
+	run(t, s.World, mainDelta)
+	s.field(id, desk.Subject, "[two]")
+}
