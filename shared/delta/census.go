@@ -54,6 +54,11 @@ func (e *Engine) censusOne(ctx context.Context, w *work) error {
 	if err := e.free(w.row); err != nil {
 		return err
 	}
+	if w.row.Target != "" && w.row.Began.IsZero() && w.row.Claim == nil {
+		w.makesDue("missed", "", "") // it is due already, perhaps in another scope
+		w.finish(OutExcluded, "an undo put it back; the next delta brings it over")
+		return nil
+	}
 	rec, err := e.Source.Read(ctx, w.ref)
 	switch {
 	case errors.Is(err, desk.ErrNotFound) && w.it.Unlisted:

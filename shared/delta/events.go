@@ -674,7 +674,7 @@ func (e *Engine) rehearse(ctx context.Context, w *work) error {
 		w.row.Target = "" // it was merged, and is not any more
 	}
 	if w.row.Target == "" || w.row.How == "fallback" {
-		id, how, err := e.find(ctx, w, w.run.Adopted || w.row.Claim != nil)
+		id, how, err := e.find(ctx, w, w.run.adopted() || w.row.Claim != nil)
 		switch {
 		case err != nil:
 			return err

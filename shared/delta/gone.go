@@ -71,7 +71,7 @@ func (e *Engine) gone(ctx context.Context, w *work) error {
 		case ChooseLink:
 			return e.instead(ctx, w, a.Value.First(), "decided")
 		}
-	} else if f, ok := e.Target.(desk.Finder); ok && w.run.Adopted {
+	} else if f, ok := e.Target.(desk.Finder); ok && w.run.adopted() {
 		// A ledger of an earlier day may name a record that was made again since.
 		ids, err := f.Find(ctx, w.ref)
 		if err != nil {
@@ -81,7 +81,7 @@ func (e *Engine) gone(ctx context.Context, w *work) error {
 			return e.instead(ctx, w, ids[0], "found")
 		}
 	}
-	if _, ok := e.Target.(desk.Finder); !ok && w.run.Adopted && policy == RecreateGone && w.heldBefore.Answer == nil {
+	if _, ok := e.Target.(desk.Finder); !ok && w.run.adopted() && policy == RecreateGone && w.heldBefore.Answer == nil {
 		policy = HoldGone // it may have been made again since, and nobody can look
 	}
 	switch policy {

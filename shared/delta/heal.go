@@ -153,7 +153,7 @@ func (e *Engine) untraced(w *work, now desk.Record, f desk.Field) bool {
 		put = c.Puts[f]
 	}
 	switch {
-	case !based, t == b.tgt(), f.Points() != "", b.Event, b.Ask, t != "" && (t == b.Left || t == put), w.run.Adopted:
+	case !based, t == b.tgt(), f.Points() != "", b.Event, b.Ask, t != "" && (t == b.Left || t == put), w.run.adopted():
 		return false
 	case now.Touched != nil:
 		return !now.Touched[f] && !e.holdsOthers(w, now)

@@ -74,7 +74,7 @@ func (w *work) noteByTime(thread []desk.Entry) {
 	same := func(en, t desk.Entry) bool { return t.At.Truncate(time.Second).Equal(en.At.Truncate(time.Second)) }
 	match(func(en, t desk.Entry) bool { return alike(en, t) && (same(en, t) || isNote(en.ID)) },
 		func(en, t desk.Entry) { w.remember(en.ID, foundEntryRow(en, t)) })
-	if w.run.Adopt {
+	if w.ofEarlierDay() {
 		match(same, func(en, _ desk.Entry) {
 			if !slices.Contains(w.open, en.ID) {
 				w.open = append(slices.Clip(w.open), en.ID)
@@ -160,7 +160,7 @@ func (e *Engine) tellOurs(w *work, now desk.Record) {
 		switch {
 		case t != "" && (t == w.before.Puts[f] || t == fields[f].Left): // written again as it was: whoever set it before
 		case ours[f]:
-		case now.Touched != nil && !now.Touched[f] && !fields[f].Kept && !others && !w.run.Adopted: // a ledger of an earlier day does not know what was put back
+		case now.Touched != nil && !now.Touched[f] && !fields[f].Kept && !others && !w.run.adopted(): // a ledger of an earlier day does not know what was put back
 			if b, based := fields[f]; !based || t != b.tgt() {
 				fields[f] = base{Src: "cut off", Tgt: t}
 				w.ours = append(w.ours, f)
@@ -210,6 +210,17 @@ func (e *Engine) unclear(w *work, now desk.Record) {
 		}
 	}
 	w.row.Fields = fields
+}
+
+// adopted tells whether a run has adopted what was in the target.
+func (r *Run) adopted() bool { return !r.Adopted.IsZero() }
+
+// ofEarlierDay tells whether the ledger's row may be of an earlier day: the run adopts what is in the target, or one did, and this
+// record has not been carried out since (it was deleted that day, or in no scope).
+func (w *work) ofEarlierDay() bool {
+	return w.run.Adopt || w.run.adopted() && len(w.row.Trail) > 0 && !slices.ContainsFunc(w.row.Trail, func(t Trace) bool {
+		return t.Outcome != OutFailed && !t.At.Before(w.run.Adopted)
+	})
 }
 
 // unsure marks the fields of an adopted ticket that say neither what the source says nor what the ledger knows of our last

@@ -445,3 +445,50 @@ func TestRaceMissedBehindKnown(t *testing.T) {
 	run(t, s.World, mainDelta)
 	s.field(id, desk.Subject, "[two]")
 }
+
+// People merge the ticket into one of theirs between two calls of one write: the fields of that one are theirs.
+func TestRaceMergedBetweenCalls(t *testing.T) {
+	s := newStage(t)
+	id := s.ticket("one")
+	full(t, s.World)
+	own := s.Target.Add(desk.Ticket, desk.Fields{desk.Subject: {"of an agent"}, desk.Status: {"stalled"}})
+	tid := s.Target.Target(ticket(id))
+	s.Wait(time.Hour)
+	s.say(id, "first")
+	s.Source.Say(id, true, desk.Author{Name: "Ann"}, "with a file", map[string][]byte{"a.txt": []byte("a")})
+	at(s.Target, "read", 2, func() error {
+		s.Target.Join(ticket(tid), ticket(own))
+		return nil
+	})
+	run(t, s.World, mainDelta)
+	all := s.Target.Look()["own ticket/"+own]
+	if len(all) != 1 || all[0].Fields[desk.Subject] != "[of an agent]" || all[0].Fields[desk.Status] != "[stalled]" || len(all[0].Entries) != 2 {
+		t.Errorf("the agents' ticket is %+v", all)
+	}
+}
+
+// What an undo took back is due in the scope of the run that was undone. A census of another scope does not call it missed.
+func TestRaceCensusAfterUndo(t *testing.T) {
+	s := newStage(t)
+	full(t, s.World)
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "support"})
+	s.Migration.OnSpam, s.Migration.ClosedStatus = delta.Close, "closed"
+	s.Restart()
+	old, junk := s.ticket("old"), s.ticket("junk")
+	run(t, s.World, mainDelta)
+	s.Wait(time.Hour)
+	young := s.ticket("young")
+	s.Source.Junk(ticket(junk))
+	s.Source.Edit(ticket(old), desk.Fields{desk.Subject: {"two"}})
+	r := run(t, s.World, mainDelta)
+	run(t, s.World, delta.Request{Kind: delta.Delta, Window: "support"})
+	run(t, s.World, delta.Request{Kind: delta.Undo, Undo: r.ID})
+	s.field(old, desk.Subject, "[old]")
+	s.field(junk, desk.Status, "[open]")
+	s.absent(young)
+	missed, _ := s.census(delta.Request{Kind: delta.Census, Scope: "support"})
+	same(t, "missed", nil, missed)
+	run(t, s.World, delta.Request{Kind: delta.Delta, Window: "support"})
+	s.field(old, desk.Subject, "[two]")
+	s.field(young, desk.Subject, "[young]")
+}

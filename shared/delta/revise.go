@@ -246,7 +246,7 @@ func (e *Engine) compare(w *work, now desk.Record) (add []desk.Entry, copies []c
 	_, can := e.Target.(desk.Reviser)
 	look := func(id string, src *desk.Entry) copied {
 		k := w.known[id]
-		c := copied{id: id, known: k, src: src, tgt: byMarker[e.marker(id)], answer: w.heldBefore.entry(id), unsure: w.run.Adopt}
+		c := copied{id: id, known: k, src: src, tgt: byMarker[e.marker(id)], answer: w.heldBefore.entry(id), unsure: w.ofEarlierDay()}
 		if e.TargetSide.EntryMarker == "" {
 			c.tgt = byID[k.Target]
 		} else {

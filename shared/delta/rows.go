@@ -64,9 +64,10 @@ type state struct {
 	Target  string                 `json:"target,omitempty"`
 	Scopes  map[string]scopeState  `json:"scopes,omitempty"`
 	Windows map[string]windowState `json:"windows,omitempty"`
-	// Adopted: a run has adopted what was in the target already. A ledger that was new or restored then may still lack what
-	// that run did not see (a ticket that was out of scope or deleted that day), so every create looks first from then on.
-	Adopted bool `json:"adopted,omitempty"`
+	// Adopted is when a run last adopted what was in the target already. A ledger that was new or restored then may still
+	// lack what that run did not see (a ticket that was out of scope or deleted that day), so every create looks first from
+	// then on, and a row that nobody has carried out since is not believed.
+	Adopted time.Time `json:"adopted,omitzero"`
 	// Lanes maps a lane ("window/main", "full/all") to its active run: invariant 7.
 	Lanes map[string]lane `json:"lanes,omitempty"`
 }
@@ -113,8 +114,8 @@ type Run struct {
 	Dry    bool       `json:"dry,omitempty"`
 	// Adopt makes the run look at every record in the target, for a new or restored ledger; Adopted makes every create look
 	// there first.
-	Adopt   bool `json:"adopt,omitempty"`
-	Adopted bool `json:"adopted,omitempty"`
+	Adopt   bool      `json:"adopt,omitempty"`
+	Adopted time.Time `json:"adopted,omitzero"`
 	// Heal makes what a verification finds due.
 	Heal bool `json:"heal,omitempty"`
 	// Salt of the digests in a verification's certificate.

@@ -68,7 +68,9 @@ func (e *Engine) start(ctx context.Context, q Request) (run Run, resumed bool, e
 	if err := e.sameDesks(st); err != nil {
 		return Run{}, false, err
 	}
-	run.Adopted = st.Adopted || q.Adopt
+	if run.Adopted = st.Adopted; q.Adopt {
+		run.Adopted = e.Now().UTC()
+	}
 	if !q.Dry {
 		if active, ok := st.Lanes[run.Lane]; ok && !q.Restart {
 			if run.Kind == Full && !q.Continue {
@@ -368,7 +370,9 @@ func (e *Engine) reopen(ctx context.Context, st state, version int64, q Run) (Ru
 		if digestJSON(r.Filter) != digestJSON(q.Filter) {
 			return refuse("scope %q means something else than when full run %s began; read everything again: --restart", q.Scope, id)
 		}
-		r.Adopted = r.Adopted || st.Adopted
+		if r.Adopted.IsZero() {
+			r.Adopted = st.Adopted
+		}
 		r.Status, r.Why, r.Stop, r.Ended, r.Forgiven, r.Config = Running, "", "", time.Time{}, sums.total.Failed, e.mig.Hash
 		return nil
 	})

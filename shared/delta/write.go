@@ -57,7 +57,7 @@ func (e *Engine) carryOut(ctx, intake context.Context, w *work) error {
 		if err := e.forget(ctx, w); err != nil {
 			return e.release(ctx, w, err)
 		}
-		id, how, err := e.find(ctx, w, w.run.Adopted || w.takenOver)
+		id, how, err := e.find(ctx, w, w.run.adopted() || w.takenOver)
 		if err != nil {
 			return e.release(ctx, w, err)
 		}
@@ -111,6 +111,9 @@ func (e *Engine) between(ctx context.Context, w *work, now, after desk.Record, c
 		if after, err = e.Target.Read(ctx, e.targetRef(w)); err != nil {
 			return fmt.Errorf("read target %s of %s: %w", w.row.Target, w.ref, err)
 		}
+	}
+	if after.Ref.ID != w.row.Target {
+		return &desk.Error{Op: "write target " + w.row.Target, Class: desk.ErrConflict, Said: "people merged it between two calls"}
 	}
 	seen := e.untagged(w, after)
 	for f := range ch.Fields {
@@ -329,7 +332,7 @@ func (e *Engine) mergeFields(w *work, now desk.Record, defs desk.Definitions, cr
 		}
 		return m
 	}
-	if w.run.Adopt && w.ref.Kind == desk.Ticket && !created {
+	if w.ofEarlierDay() && w.ref.Kind == desk.Ticket && !created {
 		e.unsure(w, now)
 	}
 	m := merge(w.ref.Kind, w.row.Fields, w.want.Fields, now.Fields, defs, e.mig.Policies, w.heldBefore.decisions())

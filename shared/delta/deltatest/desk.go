@@ -662,7 +662,7 @@ func (t *targetSide) apply(ctx context.Context, ref desk.Ref, c desk.Change) (de
 	if err := ctx.Err(); err != nil {
 		return w, err
 	}
-	s, ok := d.records[ref]
+	s, ok := d.records[d.alive(ref)]
 	if !ok || s.gone {
 		return w, &desk.Error{Op: "apply " + ref.String(), Class: desk.ErrNotFound}
 	}

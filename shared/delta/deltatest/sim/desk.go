@@ -100,6 +100,7 @@ type record struct {
 	read     map[*proc]time.Time // when each process last read it
 	touched  map[desk.Field]bool
 	wrote    []time.Time // when the migration wrote to it
+	back     time.Time   // when people restored it last, or said that it is no spam
 	removed  bool        // by an undo
 	goneNo   int         // when it was deleted last, by the number of what happens
 }

@@ -154,5 +154,5 @@ func (w *world) eventWrite(r *record) bool {
 		return false
 	}
 	v := s.now()
-	return v.gone || v.spam || v.into != ""
+	return v.gone || v.spam || v.into != "" || !s.back.IsZero() && w.now.Sub(s.back) < 10*time.Minute // it is told by a reading from before
 }

@@ -196,6 +196,7 @@ func (w *world) people(side, what string, r *rand.Rand) {
 			t = one(r, back)
 			w.say("  %s %s", d.name, t.ref)
 			d.change(t, desk.Changed, "", func(v *version) { v.gone, v.spam = false, false })
+			t.back = d.w.now
 		}
 	case "merge":
 		if other := one(r, all); other != t && !t.now().spam && !other.now().spam {

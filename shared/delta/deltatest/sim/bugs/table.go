@@ -110,11 +110,11 @@ func bugs() []bug {
 		},
 		{
 			"taken-over-unseen", 2, "a claim is taken over, and nobody looks what its holder did", sorts("doubled"),
-			[]change{engine("write.go", `e.find(ctx, w, w.run.Adopted || w.takenOver)`, `e.find(ctx, w, w.run.Adopted)`)},
+			[]change{engine("write.go", `e.find(ctx, w, w.run.adopted() || w.takenOver)`, `e.find(ctx, w, w.run.adopted())`)},
 		},
 		{
 			"restored-ledger-doubles", 2, "after the ledger was restored nobody looks for what it forgot", sorts("doubled"),
-			[]change{engine("write.go", `e.find(ctx, w, w.run.Adopted || w.takenOver)`, `e.find(ctx, w, w.takenOver)`)},
+			[]change{engine("write.go", `e.find(ctx, w, w.run.adopted() || w.takenOver)`, `e.find(ctx, w, w.takenOver)`)},
 		},
 
 		// 3: the cutoff moves forward only, over finished work only.
@@ -137,8 +137,8 @@ func bugs() []bug {
 					"\tsums, err := e.sums(ctx, id)\n",
 					"\tmark, err := e.Source.Mark(ctx)\n\tif err != nil {\n\t\treturn Run{}, false, err\n\t}\n\tsums, err := e.sums(ctx, id)\n"),
 				engine("start.go",
-					"\t\tr.Adopted = r.Adopted || st.Adopted\n",
-					"\t\tr.Adopted, r.Until = r.Adopted || st.Adopted, mark\n"),
+					"\t\tif r.Adopted.IsZero() {\n",
+					"\t\tr.Until = mark\n\t\tif r.Adopted.IsZero() {\n"),
 			},
 		},
 		{
