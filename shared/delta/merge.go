@@ -39,13 +39,20 @@ func merge(k desk.Kind, bases map[desk.Field]base, source, target desk.Fields, d
 			m.Accept = append(m.Accept, f)
 			continue
 		}
+		// An answer holds whatever the base says, too: somebody may answer again while the first answer is being written.
+		d, ok := decided[f]
+		if ok && (d.Source != s || d.Target != t) {
+			ok = false // one of the sides has moved since: ask again
+		}
 		b, based := bases[f]
-		if !based {
+		switch {
+		case ok:
+		case !based:
 			if t == "" {
 				m.Apply[f] = source[f]
 				continue
 			}
-		} else {
+		default:
 			moved := t != b.tgt() || b.Kept // what was left to the target is still not what we wrote
 			switch {
 			case s == b.Src && moved:
@@ -57,10 +64,6 @@ func merge(k desk.Kind, bases map[desk.Field]base, source, target desk.Fields, d
 				m.Apply[f] = source[f]
 				continue
 			}
-		}
-		d, ok := decided[f]
-		if ok && (d.Source != s || d.Target != t) {
-			ok = false // one of the sides has moved since: ask again
 		}
 		policy := p.conflict(f)
 		if b.Ask {

@@ -212,6 +212,28 @@ func (e *Engine) unclear(w *work, now desk.Record) {
 	w.row.Fields = fields
 }
 
+// unread marks the fields of a ticket that an open create has made, and whose record has left the source: should it come back,
+// nobody knows any more what the create was to write. It never counts as what people left there for good.
+func (e *Engine) unread(w *work, now desk.Record) {
+	if w.before == nil || !w.before.Create {
+		return
+	}
+	fields := maps.Clone(w.row.Fields)
+	if fields == nil {
+		fields = map[desk.Field]base{}
+	}
+	for f, v := range now.Fields {
+		if _, based := fields[f]; based || len(v) == 0 || f == desk.Started || f == desk.Resolved {
+			continue
+		}
+		fields[f] = base{Src: "cut off", Tgt: "cut off", Ask: e.mig.conflict(f) == TargetWins}
+		if now.Touched != nil && !now.Touched[f] {
+			fields[f] = base{Src: "cut off", Tgt: v.Digest()}
+		}
+	}
+	w.row.Fields = fields
+}
+
 // adopted tells whether a run has adopted what was in the target.
 func (r *Run) adopted() bool { return !r.Adopted.IsZero() }
 

@@ -492,3 +492,102 @@ func TestRaceCensusAfterUndo(t *testing.T) {
 	s.field(old, desk.Subject, "[two]")
 	s.field(young, desk.Subject, "[young]")
 }
+
+// Somebody answers again while the first answer is being written, and that write loses its reply: the second answer holds.
+func TestRaceSecondAnswer(t *testing.T) {
+	s := newStage(t)
+	id := s.ticket("one")
+	full(t, s.World)
+	s.Wait(time.Hour)
+	s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"source's"}})
+	s.Target.Edit(s.there(id), desk.Fields{desk.Subject: {"target's"}})
+	run(t, s.World, mainDelta)
+	s.held("subject changed on both sides")
+	answer := func(v string) {
+		t.Helper()
+		if err := s.World.Engine().Decide(t.Context(), ticket(id), desk.Subject, "", delta.Decision{Choice: delta.ChooseValue, Value: desk.Value{v}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	answer("target's")
+	lost := false
+	s.Target.Lose = func(op string, ref desk.Ref) error {
+		if op != "apply" || ref.Kind != desk.Ticket || lost {
+			return nil
+		}
+		lost = true
+		answer("a third one")
+		return noAnswer()
+	}
+	run(t, s.World, mainDelta)
+	s.field(id, desk.Subject, "[a third one]")
+	s.nothingHeld()
+}
+
+// The first entry of a ticket that is made again is there already, with one that is merged into it; the create loses its answer,
+// in a desk that cannot show which entries are ours. It is the entry that was sent of which somebody is asked.
+func TestRaceMadeAgainWithAlias(t *testing.T) {
+	s := newStage(t)
+	s.Target.NoMarkers = true
+	s.Migration.Policies.OnTargetGone = delta.RecreateGone
+	alias := s.ticket("alias", "of alias")
+	s.Wait(time.Minute)
+	id := s.ticket("one", "of one")
+	full(t, s.World)
+	s.Wait(time.Hour)
+	s.Source.Join(ticket(alias), ticket(id))
+	s.Target.Remove(s.there(id))
+	lost := false
+	s.Target.Lose = func(op string, _ desk.Ref) error {
+		if op != "create" || lost {
+			return nil
+		}
+		lost = true
+		return noAnswer()
+	}
+	run(t, s.World, mainDelta)
+	run(t, s.World, mainDelta)
+	if !lost {
+		t.Error("nothing was made again")
+	}
+	entries := map[string]int{}
+	for _, all := range s.Target.Look() {
+		for _, seen := range all {
+			for _, en := range seen.Entries {
+				entries[en[strings.LastIndex(en, "of "):]]++
+			}
+		}
+	}
+	if entries["of one"] != 1 {
+		t.Errorf("entries in the target: %v", entries)
+	}
+	s.held("may have been added already")
+}
+
+// A create loses its answer, and before anybody has looked the ticket leaves the source and changes. When it is back, nobody
+// takes what the create wrote for what people left there, under a policy that leaves fields to the target.
+func TestRaceOpenCreateOfDeleted(t *testing.T) {
+	s := newStage(t)
+	s.Migration.Policies.ConflictField = map[desk.Field]delta.Conflict{desk.Priority: delta.TargetWins}
+	s.Migration.Policies.OnDeleted = delta.Tag
+	id := s.ticket("one")
+	s.Source.Edit(ticket(id), desk.Fields{desk.Priority: {"low"}})
+	lost := false
+	s.Target.Lose = func(op string, _ desk.Ref) error {
+		if op != "create" || lost {
+			return nil
+		}
+		lost = true
+		s.Source.Edit(ticket(id), desk.Fields{desk.Priority: {"high"}})
+		s.Source.Remove(ticket(id))
+		return noAnswer()
+	}
+	full(t, s.World)
+	s.Wait(time.Hour)
+	s.Source.Restore(ticket(id))
+	run(t, s.World, mainDelta)
+	if !lost {
+		t.Error("no answer was lost")
+	}
+	s.held("priority")
+}

@@ -137,6 +137,11 @@ func (e *Engine) create(ctx context.Context, w *work) (desk.Record, error) {
 	}
 	if e.TargetSide.EntryMarker == "" {
 		entries = entries[:min(1, len(entries))] // one at a time, so that never more than one can be in doubt
+		if e.adding(w, entries); !slices.Equal(w.row.Claim.Adds, w.doubtful()) {
+			if err := e.ensure(ctx, w, nil); err != nil { // it is not the first of the thread: that one is there already
+				return desk.Record{}, err
+			}
+		}
 	}
 	if err := e.before(ctx, w, image{Ref: w.ref}); err != nil {
 		return desk.Record{}, e.release(ctx, w, err)

@@ -207,6 +207,11 @@ func lastChange(r *record, f desk.Field) (last edit, ok bool) {
 	return hist[len(hist)-1], true
 }
 
+// holds tells whether an answer still stands: the source has not moved since, or says again what it said when it was asked.
+func (o *oracle) holds(s *record, f desk.Field, d decided, want string) bool {
+	return !o.sourceMoved(s, f, d.no) || o.norm(f, d.source) == want
+}
+
 func (o *oracle) decisionsOn(ref desk.Ref, f desk.Field) []decided {
 	var out []decided
 	for _, d := range o.w.decisions {
@@ -252,17 +257,17 @@ func (o *oracle) field(s, t *record, f desk.Field, h delta.Held) string {
 			return ""
 		case slices.ContainsFunc(ds, func(d decided) bool {
 			v := o.norm(f, d.value)
-			return (v == written.val || v == last.old) && !o.sourceMoved(s, f, d.no)
+			return (v == written.val || v == last.old) && o.holds(s, f, d, want)
 		}):
 			w.occur("end/kept") // after what was decided, only the target moved
 			return ""
 		case policy == delta.TargetWins:
 			w.occur("end/target wins")
 			return ""
-		case slices.ContainsFunc(ds, func(d decided) bool { return d.choice == delta.ChooseTarget && !o.sourceMoved(s, f, d.no) }):
+		case slices.ContainsFunc(ds, func(d decided) bool { return d.choice == delta.ChooseTarget && o.holds(s, f, d, want) }):
 			w.occur("end/kept") // it was left to the target, and the source has not moved since
 			return ""
-		case len(ds) > 0 && o.norm(f, ds[len(ds)-1].value) == got && !o.sourceMoved(s, f, ds[len(ds)-1].no):
+		case len(ds) > 0 && o.norm(f, ds[len(ds)-1].value) == got && o.holds(s, f, ds[len(ds)-1], want):
 			w.occur("end/decided")
 			return ""
 		}
@@ -285,7 +290,7 @@ func (o *oracle) field(s, t *record, f desk.Field, h delta.Held) string {
 			return ""
 		}
 		for _, d := range ds {
-			if o.norm(f, d.value) == got && !o.sourceMoved(s, f, d.no) {
+			if o.norm(f, d.value) == got && o.holds(s, f, d, want) {
 				w.occur("end/decided")
 				return ""
 			}

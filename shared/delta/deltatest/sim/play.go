@@ -251,7 +251,8 @@ type decided struct {
 	field  desk.Field
 	choice delta.Choice
 	value  string // what the field is to say then
-	target string // what the target said when the question was put
+	source string // what the source said, in the target's words, when the question was put
+	target string // what the target said then
 }
 
 // operate is what the operator does.
@@ -349,7 +350,7 @@ func (w *world) decide(ctx context.Context, e *delta.Engine, r *rand.Rand) error
 				d.Value = w.value(field, true, r)
 				taken.value = text(d.Value)
 			}
-			taken.field, taken.target = field, text(f.Target)
+			taken.field, taken.source, taken.target = field, text(f.Source), text(f.Target)
 		case len(h.Entries) > 0:
 			ent, d.Choice = one(r, h.Entries).Entry, delta.ChooseTarget
 		default:
@@ -378,7 +379,7 @@ func (w *world) look(h delta.Held) (delta.Choice, desk.Value) {
 		return delta.ChooseCreate, nil
 	}
 	for _, t := range w.dst.order {
-		if t.source == h.Ref && t.live() && !h.Gone {
+		if t.source == h.Ref && w.dst.survivor(t).live() && !h.Gone { // one that people have merged is there, too
 			return delta.ChooseLink, desk.Value{t.ref.ID}
 		}
 	}

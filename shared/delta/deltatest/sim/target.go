@@ -122,6 +122,15 @@ func (t *target) add(v *version, es []entry, w *desk.Written) {
 	}
 }
 
+// markers are for the trace.
+func markers(es []entry) string {
+	var out []string
+	for _, e := range es {
+		out = append(out, e.marker)
+	}
+	return strings.Join(out, " ")
+}
+
 func (t *target) Create(ctx context.Context, r desk.Record) (desk.Written, error) {
 	d := t.d
 	es, err := t.content(ctx, r.Entries)
@@ -144,6 +153,7 @@ func (t *target) Create(ctx context.Context, r desk.Record) (desk.Written, error
 	w := desk.Written{Entries: map[string]string{}}
 	effect := func() {
 		made := d.add(r.Ref.Kind, nil, migration)
+		d.w.say("  made %s: entries %s", made.ref, markers(es))
 		made.source = r.Ref
 		d.quietly(made, func(v *version) {
 			d.set(made, v, fields, migration, d.w.now, false)
@@ -224,6 +234,7 @@ func (t *target) Apply(ctx context.Context, ref desk.Ref, c desk.Change) (desk.W
 			failed = &desk.Error{Op: "apply " + ref.String(), Class: desk.ErrConflict}
 			return
 		}
+		d.w.say("  entries %s, fields %v", markers(es), c.Fields)
 		d.change(r, desk.Changed, "", func(v *version) {
 			t.add(v, es, &w)
 			if d.t.reopens && len(es) > 0 && v.fields[desk.Status].First() != "open" {
