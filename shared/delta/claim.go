@@ -64,6 +64,10 @@ func (w *work) answered() time.Time {
 	return time.Time{}
 }
 
+// unspent tells whether an answer to create is still good: nobody has begun to carry one out since the question was put. One
+// that is given again after that knows nothing of what became of the first.
+func (w *work) unspent() bool { return w.before == nil || w.before.Answered.IsZero() }
+
 // ensure makes sure that there is a claim with this intent before something is written.
 func (e *Engine) ensure(ctx context.Context, w *work, intent map[desk.Field]base) error {
 	if w.claimed == "" {
@@ -86,6 +90,11 @@ func (e *Engine) release(ctx context.Context, w *work, cause error) error {
 		w.row.Claim = nil
 		return errors.Join(cause, e.saveRow(ctx, w))
 	}
+	c := *w.row.Claim
+	if c.Answered = (time.Time{}); w.before != nil {
+		c.Answered = w.before.Answered // nothing was sent: the answer is as good as it was
+	}
+	w.row.Claim = &c
 	return e.unclaim(ctx, w, cause, e.Now())
 }
 
@@ -193,7 +202,7 @@ func (e *Engine) commit(ctx context.Context, w *work, out Outcome) error {
 	if w.held.Doubt != "" {
 		// Still in doubt: the claim stays, free for the next one, so that it is looked at again and never simply written.
 		c := *w.row.Claim
-		c.Until, c.Adds, w.row.Claim, w.row.Digest = e.Now().UTC(), w.doubtful(), &c, ""
+		c.Until, c.Adds, c.Answered, w.row.Claim, w.row.Digest = e.Now().UTC(), w.doubtful(), time.Time{}, &c, ""
 	} else {
 		w.row.Claim = nil
 	}

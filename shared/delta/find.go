@@ -20,10 +20,10 @@ func (e *Engine) find(ctx context.Context, w *work, lookFirst bool) (id, how str
 		case ChooseLink:
 			return a.Value.First(), "decided", nil
 		case ChooseCreate:
-			if w.before == nil || !w.before.Answered.Equal(a.At) {
+			if w.unspent() {
 				return "", "", nil
 			}
-			lookFirst = true // that decision was being carried out when somebody was cut off
+			lookFirst = true // such an answer was being carried out when somebody was cut off
 		}
 	}
 	_, searched := e.Target.(desk.Finder)

@@ -113,7 +113,7 @@ func (e *Engine) doubted(w *work, missing []desk.Entry) []desk.Entry {
 	rest := slices.DeleteFunc(missing, func(en desk.Entry) bool {
 		asked := a != nil && slices.Contains(w.heldBefore.Doubtful, en.ID)
 		switch {
-		case !slices.Contains(w.open, en.ID), asked && a.Choice == ChooseCreate:
+		case !slices.Contains(w.open, en.ID), asked && a.Choice == ChooseCreate && w.unspent():
 			return false
 		case asked && a.Choice == ChooseLink:
 			w.remember(en.ID, newEntryRow(en, ""))

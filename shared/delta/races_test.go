@@ -591,3 +591,63 @@ func TestRaceOpenCreateOfDeleted(t *testing.T) {
 	}
 	s.held("priority")
 }
+
+// An answer to create is good for one create. While what it led to is open, another one is no reason not to look: not where
+// the ticket has left the source meanwhile, and not for an entry.
+func TestRaceSpentAnswer(t *testing.T) {
+	t.Run("ticket", func(t *testing.T) {
+		s := newStage(t)
+		s.Migration.Policies.OnDeleted, s.Migration.Policies.OnTargetGone = delta.Close, delta.HoldGone
+		id := s.ticket("one")
+		full(t, s.World)
+		s.Target.Remove(s.there(id))
+		s.Wait(time.Hour)
+		s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"two"}})
+		run(t, s.World, mainDelta)
+		s.decide(id, "", delta.ChooseCreate)
+		lost := false
+		s.Target.Lose = func(op string, _ desk.Ref) error {
+			if op != "create" || lost {
+				return nil
+			}
+			lost = true
+			s.Wait(time.Second)
+			s.decide(id, "", delta.ChooseCreate) // nothing to be seen yet
+			s.Source.Remove(ticket(id))
+			return noAnswer()
+		}
+		run(t, s.World, mainDelta)
+		run(t, s.World, mainDelta)
+		s.field(id, desk.Status, "[resolved]")
+	})
+	t.Run("entry", func(t *testing.T) {
+		s := newStage(t)
+		s.Target.NoMarkers = true
+		id := s.ticket("one", "first")
+		full(t, s.World)
+		s.Wait(time.Hour)
+		s.say(id, "second")
+		s.Target.Fail = func(op string, _ desk.Ref) error { // it never arrives
+			if op == "apply" {
+				return noAnswer()
+			}
+			return nil
+		}
+		run(t, s.World, mainDelta)
+		s.Target.Fail = nil
+		run(t, s.World, mainDelta)
+		s.decide(id, "", delta.ChooseCreate)
+		lost := false
+		s.Target.Lose = func(op string, _ desk.Ref) error {
+			if op != "apply" || lost {
+				return nil
+			}
+			lost = true
+			return noAnswer()
+		}
+		run(t, s.World, mainDelta)
+		run(t, s.World, mainDelta)
+		s.thread(id, "first", "second")
+		s.held("may have been added already")
+	})
+}

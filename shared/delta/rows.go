@@ -372,7 +372,8 @@ type claim struct {
 	Until time.Time `json:"until"`
 	// Create: the intent is to create.
 	Create bool `json:"create,omitempty"`
-	// Answered is when the decision to create was made that this claim carries out: it is good for one create.
+	// Answered is when the decision to create was made that this claim carries out: it is good for one create. A question that
+	// is put again begins anew.
 	Answered time.Time `json:"answered,omitzero"`
 	// Intent is what the fields to be written will say: the base they will have.
 	Intent map[desk.Field]base `json:"intent,omitempty"`
