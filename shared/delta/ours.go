@@ -131,10 +131,11 @@ func (e *Engine) doubted(w *work, missing []desk.Entry) []desk.Entry {
 }
 
 // tellOurs finds out which fields and entries of the target are as a cut-off writer of ours left them, so that its half-done
-// work is not taken for the work of people: those that say what it intended, and fields in which, as the desk says, nobody
-// else had the last word (a desk may move fields by itself when an entry arrives). They become a base that only the source
-// has left. A desk that does not tell who had the last word cannot tell either that people put back what was there before a
-// write of ours whose answer was lost: there it is written again. Of an entry that was about to be revised whatever it says is taken for ours: a desk may write it its own way.
+// work is not taken for the work of people: those that say what it intended (unless the desk says that it was people who set
+// it), and fields in which, as the desk says, nobody else had the last word (a desk may move fields by itself when an entry
+// arrives). They become a base that only the source has left. A desk that does not tell who had the last word cannot tell
+// either that people put back what was there before a write of ours whose answer was lost: there it is written again. Of an
+// entry that was about to be revised whatever it says is taken for ours: a desk may write it its own way.
 func (e *Engine) tellOurs(w *work, now desk.Record) {
 	fields := maps.Clone(w.row.Fields)
 	if fields == nil {
@@ -146,7 +147,7 @@ func (e *Engine) tellOurs(w *work, now desk.Record) {
 		theirs, t := b.Theirs, now.Fields[f].Digest()
 		b.Theirs = false
 		switch {
-		case t == b.tgt():
+		case t == b.tgt() && (theirs || !now.Touched[f]):
 			fields[f], ours[f], w.recovered = b, true, true
 			w.ours = append(w.ours, f)
 		case now.Touched[f] && !theirs && t == fields[f].tgt() && t != w.want.Fields[f].Digest():

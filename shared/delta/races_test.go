@@ -651,3 +651,28 @@ func TestRaceSpentAnswer(t *testing.T) {
 		s.held("may have been added already")
 	})
 }
+
+// A write that never arrived, and people who set just what it was to say, after the source had moved on: both sides changed.
+func TestRaceSameAsIntended(t *testing.T) {
+	s := newStage(t)
+	s.Target.TellsTouched = true
+	id := s.ticket("one")
+	full(t, s.World)
+	s.Wait(time.Hour)
+	s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"two"}})
+	sent := false
+	s.Target.Fail = func(op string, _ desk.Ref) error {
+		if op != "apply" || sent {
+			return nil
+		}
+		sent = true
+		s.Wait(time.Second)
+		s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"three"}})
+		s.Target.Edit(s.there(id), desk.Fields{desk.Subject: {"two"}})
+		return noAnswer()
+	}
+	run(t, s.World, mainDelta)
+	run(t, s.World, mainDelta)
+	s.held("subject changed on both sides")
+	s.field(id, desk.Subject, "[two]")
+}
