@@ -357,6 +357,9 @@ func (e *Engine) prepare(ctx context.Context, w *work) error {
 	if ok, why := w.run.Filter.Holds(rec); !ok && w.row.Claim == nil && w.ref != w.it.Ref && w.row.Target == "" && !w.run.Dry {
 		return e.leave(ctx, w, why)
 	} else if !ok && w.row.Claim == nil {
+		if err := e.handOn(ctx, w); err != nil {
+			return err
+		}
 		w.finish(OutExcluded, why)
 		return e.arrivedAs(ctx, w)
 	}
@@ -391,6 +394,24 @@ func (e *Engine) prepare(ctx context.Context, w *work) error {
 	case w.row.Target == "" && w.row.How == "" && w.run.Mode == UpdateOnly:
 		w.finish(OutExcluded, "the mode leaves new records out")
 		w.later = CreateOnly
+	}
+	return nil
+}
+
+// handOn makes a record that is due here, and has left this scope, due where it is now: the source need not have told that
+// window anything of it.
+func (e *Engine) handOn(ctx context.Context, w *work) error {
+	if w.it.Due == "" || w.run.Kind != Delta || w.run.Dry {
+		return nil
+	}
+	for _, scope := range slices.Sorted(maps.Keys(e.mig.Scopes)) {
+		window := func(win Window) bool { return win.Scope == scope && win.Kind != Census }
+		if ok, _ := e.mig.Scopes[scope].Holds(w.rec); !ok || !slices.ContainsFunc(slices.Collect(maps.Values(e.mig.Windows)), window) {
+			continue
+		}
+		if err := e.makeDue(ctx, scope, dueRow{Listed: w.it.Listed, Why: w.it.Due, Run: w.run.ID, Heal: w.it.Heal}); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -676,3 +676,34 @@ func TestRaceSameAsIntended(t *testing.T) {
 	s.held("subject changed on both sides")
 	s.field(id, desk.Subject, "[two]")
 }
+
+// A run over one scope brings to its end what it had begun before the ticket left that scope, and is undone: the run over the
+// scope in which the ticket is now makes it again.
+func TestRaceUndoneElsewhere(t *testing.T) {
+	s := newStage(t)
+	s.Target.TellsTouched = true
+	s.Migration.Windows["support"] = delta.Window{Scope: "support", Mode: delta.CreateUpdate}
+	support := delta.Request{Kind: delta.Delta, Window: "support"}
+	full(t, s.World)
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "support"})
+	s.Wait(time.Hour)
+	id := s.ticket("one", "first")
+	lost := false
+	s.Target.Lose = func(op string, _ desk.Ref) error {
+		if op != "create" || lost {
+			return nil
+		}
+		lost = true
+		s.Source.Edit(ticket(id), desk.Fields{desk.Group: {"Sales"}})
+		return noAnswer()
+	}
+	r := run(t, s.World, support)
+	s.thread(id, "first")
+	run(t, s.World, mainDelta)
+	s.Wait(time.Hour)
+	run(t, s.World, undo(r.ID))
+	s.absent(id)
+	run(t, s.World, support)
+	run(t, s.World, mainDelta)
+	s.thread(id, "first")
+}

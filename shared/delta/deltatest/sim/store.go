@@ -170,7 +170,7 @@ func (w *world) wrote(row delta.Row) {
 		old, is := w.rows[row.Part+row.Sort], between(row.Body, `"status":"`, `"`)
 		if old.status != is {
 			w.occur("run/" + old.status + " → " + is)
-			w.say("run %s is %s: %s", row.Sort, is, between(row.Body, `"why":"`, `"`))
+			w.say("run %s of %s is %s: %s", row.Sort, between(row.Body, `"lane":"`, `"`), is, between(row.Body, `"why":"`, `"`))
 		}
 		w.rows[row.Part+row.Sort] = rowSeen{status: is}
 	case "held":
@@ -182,6 +182,7 @@ func (w *world) wrote(row delta.Row) {
 		}
 	case "due":
 		w.occur("due/" + between(row.Body, `"why":"`, `"`))
+		w.say("  %s %s", row.Part, row.Sort)
 	case "out":
 		outcome := between(row.Body, `"outcome":"`, `"`)
 		w.occur("outcome/" + outcome)
@@ -189,7 +190,7 @@ func (w *world) wrote(row delta.Row) {
 			w.violate("miscounted", "waiting for a limit was counted as an attempt: %s", row.Body)
 		}
 		if w.loud {
-			w.say("outcome %s", row.Body)
+			w.say("outcome %s/%s %s", row.Part, row.Sort, row.Body)
 		}
 	case "mig":
 		w.moved(row.Body)
