@@ -253,7 +253,7 @@ func (e *Engine) absent(ctx context.Context, run Run, pages []pageRow) (stop str
 		case p.Survey.Stage == stageList && p.Kind == desk.Ticket:
 			listed += p.Listed + p.Survey.Left
 		case p.Survey.Stage == stageLedger && p.Planned > 0:
-			outs, err := e.finished(ctx, run.ID, p.No)
+			outs, err := finished[outcomeRow](ctx, e, run.ID, p.No)
 			if err != nil {
 				return "", err
 			}
