@@ -1,6 +1,8 @@
 package desk_test
 
 import (
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -36,6 +38,31 @@ func TestValue(t *testing.T) {
 	desk.Set(given...)
 	if given[0] != "b" {
 		t.Error("Set sorted the caller's slice")
+	}
+}
+
+// Digests stand in ledgers: one that is computed another way must come out the same.
+func TestDigestIsOfJSON(t *testing.T) {
+	of := func(v any) string {
+		b, err := json.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum := sha256.Sum256(b)
+		return base64.RawURLEncoding.EncodeToString(sum[:9])
+	}
+	for _, s := range []string{"", "open", `"`, `\`, "<b>&", "\t\n\x00\x1f", "~\x7f\x80", "Grüße", "\u2028\u2029", "\xff broken", "🙂"} {
+		if v := (desk.Value{"a", s}); v.Digest() != of([]string{"a", s}) {
+			t.Errorf("digest of value %q", s)
+		}
+		r := desk.Record{Ref: desk.Ref{Kind: desk.Ticket, ID: "1"}, Event: desk.Event(s), Fields: desk.Fields{"b": {"x", s}, "c": nil}, Entries: []desk.Entry{{ID: s, Body: s}}}
+		if r.Digest() != of([]any{desk.Ticket, s, nil, "b", []string{"x", s}, s, r.Entries[0].Digest()}) {
+			t.Errorf("digest of a record with %q", s)
+		}
+		r.Fields, r.Entries, r.Aliases = nil, nil, []string{s}
+		if r.Digest() != of([]any{desk.Ticket, s, []string{s}}) {
+			t.Errorf("digest of a record with alias %q", s)
+		}
 	}
 }
 
