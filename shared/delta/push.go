@@ -312,7 +312,7 @@ func (e *Engine) prepare(ctx context.Context, w *work) error {
 		}
 	}
 	// Listed twice, and carried out with the other entry of this run (held or not); or listed again after it was read.
-	seen := w.row
+	seen := w.row.followed
 	if inRun := w.row.Last != nil && w.row.Last.Run == w.run.ID; inRun {
 		seen.Held = false
 	} else if w.run.Kind != Delta || !w.run.Since.IsZero() {
