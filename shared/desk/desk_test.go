@@ -59,6 +59,18 @@ func TestDigestIsOfJSON(t *testing.T) {
 		if r.Digest() != of([]any{desk.Ticket, s, nil, "b", []string{"x", s}, s, r.Entries[0].Digest()}) {
 			t.Errorf("digest of a record with %q", s)
 		}
+		type file struct {
+			Name, Type, SHA string
+			Size            int64
+		}
+		at := time.Date(1969, 1, 2, 3, 4, 5, 6, time.UTC)
+		en := desk.Entry{Public: true, Author: desk.Author{Name: s, Email: s}, At: at, Subject: s, Type: s, Body: s, Minutes: 7, Files: []desk.File{{Name: s, Type: s, SHA256: s, Size: -1}}}
+		if en.Digest() != of([]any{true, s, s, at.Unix(), s, s, desk.CanonicalBody(s), 7, []file{{s, s, s, -1}}}) {
+			t.Errorf("digest of an entry with %q", s)
+		}
+		if (desk.Entry{}).Digest() != of([]any{false, "", "", time.Time{}.Unix(), "", "", "", 0, []file{}}) {
+			t.Error("digest of an entry with nothing in it")
+		}
 		r.Fields, r.Entries, r.Aliases = nil, nil, []string{s}
 		if r.Digest() != of([]any{desk.Ticket, s, []string{s}}) {
 			t.Errorf("digest of a record with alias %q", s)

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
+	"strconv"
 )
 
 // Digest returns a short fingerprint of a value: 12 characters. Unset is the empty string.
@@ -28,7 +29,15 @@ func (e Entry) Digest() string {
 	for i, f := range e.Files {
 		fs[i] = file{Name: f.Name, Type: f.Type, SHA: f.SHA256, Size: f.Size}
 	}
-	return digestJSON([]any{e.Public, e.Author.Name, e.Author.Email, e.At.UTC().Unix(), e.Subject, e.Type, CanonicalBody(e.Body), e.Minutes, fs})
+	b := strconv.AppendBool([]byte{'['}, e.Public)
+	b = appendString(append(b, ','), e.Author.Name)
+	b = appendString(append(b, ','), e.Author.Email)
+	b = strconv.AppendInt(append(b, ','), e.At.Unix(), 10)
+	b = appendString(append(b, ','), e.Subject)
+	b = appendString(append(b, ','), e.Type)
+	b = appendString(append(b, ','), CanonicalBody(e.Body))
+	b = strconv.AppendInt(append(b, ','), int64(e.Minutes), 10)
+	return digest(append(append(append(b, ','), marshal(fs)...), ']'))
 }
 
 // Digest returns a fingerprint of the whole record: fields, entries in order, aliases, event. Stamp, lock, address and
@@ -75,8 +84,6 @@ func appendString[S ~string](b []byte, s S) []byte {
 	}
 	return append(append(append(b, '"'), s...), '"')
 }
-
-func digestJSON(v any) string { return digest(marshal(v)) }
 
 func marshal(v any) []byte {
 	b, err := json.Marshal(v)
