@@ -238,12 +238,15 @@ func (w *world) moved(body []byte) {
 
 // around shows where the words are.
 func around(b []byte) string {
-	i := max(bytes.Index(b, []byte(planted)), bytes.Index(b, []byte(strings.ToUpper(planted))), 0)
+	i := max(bytes.Index(b, []byte(planted)), bytes.Index(b, shouted), 0)
 	return string(b[max(0, i-80):min(len(b), i+40)])
 }
 
+// shouted is how planted looks in a desk that writes in capitals.
+var shouted = bytes.ToUpper([]byte(planted))
+
 func leaks(b []byte) bool {
-	return bytes.Contains(b, []byte(planted)) || bytes.Contains(b, []byte(strings.ToUpper(planted)))
+	return bytes.Contains(b, []byte(planted)) || bytes.Contains(b, shouted)
 }
 
 // objects is the store of objects with what goes wrong with it.
