@@ -19,7 +19,7 @@ const missedUpdate = "missed update: "
 
 // agreed tells whether a census need not look at a listed record, because the ledger's last reading certainly saw it like
 // that. It is not known's question: which mapping the record went through makes no difference here.
-func (e *Engine) agreed(run *Run, l ledgerRow, it desk.Listed) bool {
+func (e *Engine) agreed(run *Run, l followed, it desk.Listed) bool {
 	sure := it.Stamp.At.Add(e.SourceSide.StampResolution + e.SourceSide.ListLag)
 	switch it.Event {
 	case desk.Merged: // people and companies that were merged keep the records they have
@@ -44,7 +44,7 @@ func (e *Engine) censusOne(ctx context.Context, w *work) error {
 	if err := e.loadRow(ctx, w); err != nil {
 		return err
 	}
-	if w.it.Unlisted && !e.missable(w.run, w.row) || !w.it.Unlisted && e.agreed(w.run, w.row, w.it.Listed) {
+	if w.it.Unlisted && !e.missable(w.run, w.row) || !w.it.Unlisted && e.agreed(w.run, w.row.followed, w.it.Listed) {
 		w.finish(OutUnchanged, "") // carried out since
 		return nil
 	}
@@ -253,7 +253,7 @@ func (e *Engine) absent(ctx context.Context, run Run, pages []pageRow) (stop str
 		case p.Survey.Stage == stageList && p.Kind == desk.Ticket:
 			listed += p.Listed + p.Survey.Left
 		case p.Survey.Stage == stageLedger && p.Planned > 0:
-			outs, err := e.finished(ctx, run.ID, p.No)
+			outs, err := finished[outcomeRow](ctx, e, run.ID, p.No)
 			if err != nil {
 				return "", err
 			}

@@ -85,7 +85,7 @@ func (c *certifier) next() error {
 	}
 	page := c.pages[0]
 	c.pages = c.pages[1:]
-	outs, err := c.e.finished(c.ctx, c.run.ID, page.No)
+	outs, err := finished[outcomeRow](c.ctx, c.e, c.run.ID, page.No)
 	if err != nil {
 		return err
 	}

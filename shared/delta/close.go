@@ -144,6 +144,11 @@ type sums struct {
 	byKind map[desk.Kind]report.Counts
 }
 
+// counted is what sums need of an outcome. They are made again at every step, of all pages that have not got their own yet.
+type counted struct {
+	Outcome Outcome `json:"outcome"`
+}
+
 // seal sums pages up and writes the sums of those whose entries all have an outcome.
 func (e *Engine) seal(ctx context.Context, run Run, pages []pageRow) (sums, error) {
 	s := sums{byKind: map[desk.Kind]report.Counts{}}
@@ -153,7 +158,7 @@ func (e *Engine) seal(ctx context.Context, run Run, pages []pageRow) (sums, erro
 		if p.Sums != nil {
 			c = *p.Sums
 		} else {
-			outs, err := e.finished(ctx, run.ID, p.No)
+			outs, err := finished[counted](ctx, e, run.ID, p.No)
 			if err != nil {
 				return s, err
 			}
@@ -203,7 +208,7 @@ func (e *Engine) tally(ctx context.Context, run string, f func(outcomeRow)) (sum
 	}
 	for _, p := range pages {
 		c := report.Counts{Listed: p.Listed, Dropped: p.Dropped, Planned: p.Planned}
-		outs, err := e.finished(ctx, run, p.No)
+		outs, err := finished[outcomeRow](ctx, e, run, p.No)
 		if err != nil {
 			return s, err
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 )
 
@@ -66,7 +67,7 @@ func (e *Engine) stale(p *pageRow, sent time.Time) bool {
 }
 
 func (e *Engine) send(ctx context.Context, run *Run, p *pageRow, from, to int, now time.Time) error {
-	done, err := e.finished(ctx, run.ID, p.No)
+	done, err := finished[counted](ctx, e, run.ID, p.No)
 	if err != nil {
 		return err
 	}
@@ -84,16 +85,16 @@ func (e *Engine) send(ctx context.Context, run *Run, p *pageRow, from, to int, n
 	return nil
 }
 
-// finished returns the outcomes of a page by sequence number.
-func (e *Engine) finished(ctx context.Context, run string, page int) (map[int]outcomeRow, error) {
-	out := map[int]outcomeRow{}
+// finished returns the outcomes of a page by sequence number, or as much of them as T has.
+func finished[T any](ctx context.Context, e *Engine, run string, page int) (map[int]T, error) {
+	out := map[int]T{}
 	err := e.each(ctx, e.outPart(run, page), "", func(r Row) error {
-		o, err := decode[outcomeRow](r)
+		o, err := decode[T](r)
 		if err != nil {
 			return err
 		}
-		var seq int
-		if _, err := fmt.Sscanf(r.Sort, "%d", &seq); err != nil {
+		seq, err := strconv.Atoi(r.Sort)
+		if err != nil {
 			return fmt.Errorf("outcome row %s %s: %w", r.Part, r.Sort, err)
 		}
 		out[seq] = o

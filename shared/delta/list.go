@@ -120,7 +120,7 @@ func (e *Engine) undropped(ctx context.Context, run *Run, items []desk.Listed) (
 	if run.Kind != Delta || !run.Since.IsZero() || len(items) == 0 {
 		return items, nil
 	}
-	read, err := getMany[ledgerRow](ctx, e, items, func(it desk.Listed) Key { return e.ledgerKey(it.Ref) })
+	read, err := getMany[followed](ctx, e, items, func(it desk.Listed) Key { return e.ledgerKey(it.Ref) })
 	if err != nil {
 		return nil, fmt.Errorf("read the ledger of %d listed records: %w", len(items), err)
 	}
@@ -134,7 +134,7 @@ func (e *Engine) undropped(ctx context.Context, run *Run, items []desk.Listed) (
 }
 
 // known tells whether a listed change is certainly part of what the ledger's last reading saw.
-func (e *Engine) known(l ledgerRow, it desk.Listed) bool {
+func (e *Engine) known(l followed, it desk.Listed) bool {
 	return l.Target != "" && l.Claim == nil && !l.Held && l.Gone == "" && it.Event != desk.Merged && it.Event != desk.Deleted && it.Event != desk.Spam &&
 		l.Rules == e.rules && l.Began.After(it.Stamp.At.Add(e.SourceSide.StampResolution+e.SourceSide.ListLag))
 }

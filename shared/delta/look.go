@@ -152,7 +152,7 @@ func (e *Engine) Status(ctx context.Context) (Overview, error) {
 				rs.Finished += p.Sums.Finished()
 				continue
 			}
-			outs, err := e.finished(ctx, run.ID, p.No)
+			outs, err := finished[counted](ctx, e, run.ID, p.No)
 			if err != nil {
 				return err
 			}

@@ -34,7 +34,7 @@ func (e *Engine) Work(ctx, intake context.Context, ms []Message) []Retry {
 	defer e.clock("push")()
 	var retry []Retry
 	var jobs []*work
-	runs := map[string]*Run{} // read once per batch: a batch is short, and every step looks again
+	known := batch{map[string]*Run{}, map[Key]*pageRow{}}
 	back := func(m Message, v verdict, err error) {
 		why := v.why
 		if why == "" && err != nil {
@@ -51,7 +51,7 @@ func (e *Engine) Work(ctx, intake context.Context, ms []Message) []Retry {
 			back(m, verdict{delay: d, why: "a desk asked for a pause"}, nil)
 			continue
 		}
-		w, err := e.open(ctx, runs, m)
+		w, err := e.open(ctx, known, m)
 		if err != nil {
 			back(m, verdict{delay: 5 * time.Second}, err)
 			continue
@@ -138,6 +138,12 @@ func (e *Engine) Work(ctx, intake context.Context, ms []Message) []Retry {
 		}
 	}
 	return retry
+}
+
+// batch holds what is read once per batch: a batch is short, and every step looks again.
+type batch struct {
+	runs  map[string]*Run
+	pages map[Key]*pageRow
 }
 
 // work is one plan entry on its way.
@@ -231,8 +237,8 @@ func (b busyError) Error() string        { return errBusy.Error() }
 func (b busyError) Is(target error) bool { return target == errBusy }
 
 // open finds out what a message is about; nil if there is nothing left to do (model: Deliver).
-func (e *Engine) open(ctx context.Context, runs map[string]*Run, m Message) (*work, error) {
-	run, ok := runs[m.Run]
+func (e *Engine) open(ctx context.Context, known batch, m Message) (*work, error) {
+	run, ok := known.runs[m.Run]
 	if !ok {
 		r, err := e.run(ctx, m.Run)
 		var no *Refusal
@@ -243,7 +249,7 @@ func (e *Engine) open(ctx context.Context, runs map[string]*Run, m Message) (*wo
 			return nil, err
 		}
 		run = &r
-		runs[m.Run] = run
+		known.runs[m.Run] = run
 	}
 	if run.Status.Ended() || run.Stop != "" {
 		return nil, nil
@@ -254,9 +260,14 @@ func (e *Engine) open(ctx context.Context, runs map[string]*Run, m Message) (*wo
 	if _, err := e.rows.Get(ctx, e.outKey(m.Run, m.Page, m.Seq)); !errors.Is(err, ErrNoRow) {
 		return nil, err
 	}
-	var p pageRow
-	if _, err := e.get(ctx, e.pageKey(m.Run, m.Page), &p); err != nil {
-		return nil, err
+	page := e.pageKey(m.Run, m.Page)
+	p, ok := known.pages[page]
+	if !ok {
+		p = &pageRow{}
+		if _, err := e.get(ctx, page, p); err != nil {
+			return nil, err
+		}
+		known.pages[page] = p
 	}
 	es, err := e.entries(ctx, p.Object)
 	if err != nil {
@@ -301,7 +312,7 @@ func (e *Engine) prepare(ctx context.Context, w *work) error {
 		}
 	}
 	// Listed twice, and carried out with the other entry of this run (held or not); or listed again after it was read.
-	seen := w.row
+	seen := w.row.followed
 	if inRun := w.row.Last != nil && w.row.Last.Run == w.run.ID; inRun {
 		seen.Held = false
 	} else if w.run.Kind != Delta || !w.run.Since.IsZero() {

@@ -14,7 +14,7 @@ import (
 // would undo what it found out.
 
 // outdated tells whether a remap must look at a listed record: the ledger has it, and from another mapping.
-func (e *Engine) outdated(l ledgerRow, it desk.Listed) bool {
+func (e *Engine) outdated(l followed, it desk.Listed) bool {
 	return l.Target != "" && l.Rules != e.rules && l.Gone == "" && l.Into == "" && (it.Event == "" || it.Event == desk.Changed)
 }
 
@@ -23,7 +23,7 @@ func (e *Engine) remapOne(ctx context.Context, w *work) error {
 	if err := e.loadRow(ctx, w); err != nil {
 		return err
 	}
-	if !e.outdated(w.row, w.it.Listed) {
+	if !e.outdated(w.row.followed, w.it.Listed) {
 		w.finish(OutUnchanged, "") // looked at already: it was listed twice
 		return nil
 	}

@@ -251,30 +251,20 @@ type outcomeRow struct {
 
 // ledgerRow is one row per record of the source: the memory of the migration.
 type ledgerRow struct {
-	// Target is the record's id in the target, "" as long as there is none.
-	Target string `json:"target,omitempty"`
+	followed
 	// How the link came about: "created", "found", "matched", "fallback", "decided", mergedThere.
 	How string `json:"how,omitempty"`
 	// Unfinished: the record was made and has not got everything yet.
 	Unfinished bool `json:"unfinished,omitempty"`
 	// Joining is the record that is about to take this one in: whoever read this one before the merge finds its row moved.
 	Joining string `json:"joining,omitempty"`
-	// Into is the record that this one was merged into, in the source. Apart tells that the target did not follow: its own
-	// ticket there, if it has one, keeps its thread.
-	Into  string `json:"into,omitempty"`
-	Apart bool   `json:"apart,omitempty"`
+	// Apart tells that the target did not follow a merge: its own ticket there, if it has one, keeps its thread.
+	Apart bool `json:"apart,omitempty"`
 	// Was is the record that this one was merged into until the source took it out again: a search for this one in the
 	// target may still answer with that one's ticket.
 	Was string `json:"was,omitempty"`
-	// Claim is set while somebody may be writing; what it means is in push.go.
-	Claim *claim `json:"claim,omitempty"`
-	// Began is when the last reading that was carried out began, on the source's clock.
-	Began time.Time `json:"began,omitzero"`
-	// Stamp is the newest that a reading had which was carried out, or was about to be.
-	Stamp desk.Stamp `json:"stamp,omitzero"`
-	// Digest of the mapped and resolved record as last carried out; Rules of the mapping it went through.
+	// Digest of the mapped and resolved record as last carried out.
 	Digest string `json:"digest,omitempty"`
-	Rules  string `json:"rules,omitempty"`
 	// Fields is the merge base: what the source said and what the target looked like after our last write.
 	Fields map[desk.Field]base `json:"fields,omitempty"`
 	// Lock is the target's when it was last read back, if the thread was then as we know it: while the target shows the same,
@@ -287,19 +277,12 @@ type ledgerRow struct {
 	Entries map[string]entryRow `json:"entries,omitempty"`
 	// Awaited: another record's link waits for this one to arrive.
 	Awaited bool `json:"awaited,omitempty"`
-	// Held: there is a held row.
-	Held bool `json:"held,omitempty"`
-	// Outside tells, by the digest of a scope, when a reading began that found the record outside of it: so that a census
-	// reads it again only when it has changed.
-	Outside map[string]time.Time `json:"outside,omitempty"`
 	// Wrote is the run that wrote to the target's record last.
 	Wrote string `json:"wrote,omitempty"`
 	// Rest is a digest of the fields that are not in Fields, as they were when a run that can be undone had made the record.
 	Rest string `json:"rest,omitempty"`
 	// Look: an undo removed the record; whoever creates it again looks first, because people may have brought it back.
 	Look bool `json:"look,omitempty"`
-	// Gone is the event by which the record left the source.
-	Gone desk.Event `json:"gone,omitempty"`
 	// Open are entries that a writer who was cut off may have added before the record left the source, in a target that cannot
 	// show which entries are ours.
 	Open []string `json:"open,omitempty"`
@@ -313,6 +296,29 @@ type ledgerRow struct {
 	Trail []Trace `json:"trail,omitempty"`
 
 	version int64
+}
+
+// followed is what tells whether a listed record has to be read again. A listing of many asks the ledger for no more of each.
+type followed struct {
+	// Target is the record's id in the target, "" as long as there is none.
+	Target string `json:"target,omitempty"`
+	// Into is the record that this one was merged into, in the source.
+	Into string `json:"into,omitempty"`
+	// Claim is set while somebody may be writing; what it means is in push.go.
+	Claim *claim `json:"claim,omitempty"`
+	// Began is when the last reading that was carried out began, on the source's clock.
+	Began time.Time `json:"began,omitzero"`
+	// Stamp is the newest that a reading had which was carried out, or was about to be.
+	Stamp desk.Stamp `json:"stamp,omitzero"`
+	// Rules is the digest of the mapping that the record went through when it was last carried out.
+	Rules string `json:"rules,omitempty"`
+	// Held: there is a held row.
+	Held bool `json:"held,omitempty"`
+	// Outside tells, by the digest of a scope, when a reading began that found the record outside of it: so that a census
+	// reads it again only when it has changed.
+	Outside map[string]time.Time `json:"outside,omitempty"`
+	// Gone is the event by which the record left the source.
+	Gone desk.Event `json:"gone,omitempty"`
 }
 
 // mergedThere is How where the target's people merged the record's ticket into another one: the thread goes on there, and the

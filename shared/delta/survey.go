@@ -129,7 +129,7 @@ func (e *Engine) surveyList(ctx context.Context, run *Run, no int, at surveyPlac
 		if err != nil {
 			return row, err
 		}
-		known, err := getMany[ledgerRow](ctx, e, page.Items, func(it desk.Listed) Key { return e.ledgerKey(it.Ref) })
+		known, err := getMany[followed](ctx, e, page.Items, func(it desk.Listed) Key { return e.ledgerKey(it.Ref) })
 		if err != nil {
 			return row, fmt.Errorf("read the ledger of %d listed records: %w", len(page.Items), err)
 		}
@@ -164,7 +164,7 @@ func (e *Engine) surveyFeed(ctx context.Context, run *Run, no int, at surveyPlac
 		if err != nil {
 			return row, err
 		}
-		rows, err := getMany[ledgerRow](ctx, e, page.Items, func(it desk.Listed) Key { return e.ledgerKey(it.Ref) })
+		rows, err := getMany[followed](ctx, e, page.Items, func(it desk.Listed) Key { return e.ledgerKey(it.Ref) })
 		if err != nil {
 			return row, fmt.Errorf("read the ledger of %d listed records: %w", len(page.Items), err)
 		}

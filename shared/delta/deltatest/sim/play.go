@@ -185,6 +185,7 @@ func (w *world) see(t *task) bool {
 // planner starts a run and steps it on, as the tick and the command line do.
 func (w *world) planner(p *proc, t *task) {
 	ctx := context.Background()
+	finished, alike := -1, 0 // what the last step found, and how often running
 	for {
 		if t.id == "" {
 			r, resumed, err := p.engine.Start(ctx, t.q)
@@ -240,7 +241,12 @@ func (w *world) planner(p *proc, t *task) {
 			t.done = true
 			return
 		}
-		p.sleep(time.Duration(10+w.roll.IntN(40)) * time.Second)
+		// A step in the middle of work may come at any time; one of many in a row that find nothing new, while a desk is down
+		// or a claim is waited out, plays nothing. So they become rarer, as long as that goes on.
+		if alike++; err == nil && prog.Finished != finished {
+			finished, alike = prog.Finished, 0
+		}
+		p.sleep(time.Duration(10+w.roll.IntN(40)) * time.Second << min(alike, 4))
 	}
 }
 

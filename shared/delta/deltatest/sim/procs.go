@@ -18,6 +18,7 @@ type proc struct {
 	skew   time.Duration
 	engine *delta.Engine
 	wake   time.Time
+	idle   bool      // a worker that waits for messages
 	ends   time.Time // when the platform ends it
 	doomed bool
 	died   bool
@@ -171,7 +172,9 @@ func (w *world) worker(p *proc) {
 	for {
 		ms := w.q.take()
 		if len(ms) == 0 {
-			p.sleep(time.Duration(1+w.roll.IntN(5)) * time.Second)
+			p.idle = true
+			p.sleep(max(time.Duration(1+w.roll.IntN(5))*time.Second, w.q.quiet()))
+			p.idle = false
 			continue
 		}
 		p.ends = w.now.Add(5 * time.Minute)

@@ -239,12 +239,15 @@ func (w *world) moved(body []byte) {
 
 // around shows where the words are.
 func around(b []byte) string {
-	i := max(bytes.Index(b, []byte(planted)), bytes.Index(b, []byte(strings.ToUpper(planted))), 0)
+	i := max(bytes.Index(b, []byte(planted)), bytes.Index(b, shouted), 0)
 	return string(b[max(0, i-80):min(len(b), i+40)])
 }
 
+// shouted is how planted looks in a desk that writes in capitals.
+var shouted = bytes.ToUpper([]byte(planted))
+
 func leaks(b []byte) bool {
-	return bytes.Contains(b, []byte(planted)) || bytes.Contains(b, []byte(strings.ToUpper(planted)))
+	return bytes.Contains(b, []byte(planted)) || bytes.Contains(b, shouted)
 }
 
 // objects is the store of objects with what goes wrong with it.
@@ -325,6 +328,26 @@ func (q *queue) put(ms []delta.Message, d time.Duration) {
 func (q *queue) add(m delta.Message, d time.Duration) {
 	q.w.no++
 	q.ms = append(q.ms, queued{m: m, at: q.w.now.Add(d), no: q.w.no})
+	q.rouse(q.w.now.Add(d))
+}
+
+// quiet is how long nothing in the queue will be due, as far as that is known now, and half a minute at the most.
+func (q *queue) quiet() time.Duration {
+	d := 30 * time.Second
+	for _, m := range q.ms {
+		d = min(d, m.at.Sub(q.w.now))
+	}
+	return d
+}
+
+// rouse wakes up workers that would sleep past the moment at which a message is due: each a little later, as a worker does
+// that asks every few seconds.
+func (q *queue) rouse(due time.Time) {
+	for _, p := range q.w.procs {
+		if p.idle && p.wake.After(due.Add(5*time.Second)) {
+			p.wake = due.Add(time.Duration(1+q.w.roll.IntN(5)) * time.Second)
+		}
+	}
 }
 
 // take hands out a few messages in disorder, and hides them for a while.
@@ -365,5 +388,6 @@ func (q *queue) settle(taken []queued, back []delta.Retry) {
 			continue
 		}
 		q.ms[i].at = q.w.now.Add(max(back[j].Delay, time.Second))
+		q.rouse(q.ms[i].at)
 	}
 }

@@ -60,7 +60,7 @@ func bugs() []bug {
 			"drop-by-version", 1, "a change is dropped because its stamp was carried out, whenever the reading began", sorts("lost"),
 			[]change{engine("list.go",
 				`l.Began.After(it.Stamp.At.Add(e.SourceSide.StampResolution+e.SourceSide.ListLag))`,
-				`len(l.Trail) > 0 && !l.Trail[len(l.Trail)-1].Seen.Before(it.Stamp.At)`)},
+				`!l.Stamp.At.Before(it.Stamp.At)`)},
 		},
 		{
 			"same-second", 1, "a change is dropped that happened after the reading, within the resolution of its stamp", sorts("lost"),
