@@ -174,6 +174,7 @@ func (e *Engine) mergeAliases(ctx context.Context, w *work) (moved bool, err err
 		}
 		if _, err := update(ctx, e, e.ledgerKey(ref), func(r *ledgerRow) error {
 			r.leftBy(left)
+			r.sawMerged(w, ref)
 			r.Into, r.Target, r.How, r.Claim, r.Joining = w.ref.ID, row.Target, row.How, nil, ""
 			r.Apart, r.Held, r.Gone, r.Was = how == apart, false, "", ""
 			if how == nowhere {
@@ -318,6 +319,7 @@ func (e *Engine) arrivedAs(ctx context.Context, w *work) error {
 			return errKeep
 		}
 		r.Into = w.ref.ID
+		r.sawMerged(w, w.it.Ref)
 		return nil
 	}); err != nil || !awaited {
 		return err
@@ -388,6 +390,7 @@ func (e *Engine) leave(ctx context.Context, w *work, why string) error {
 	}
 	w.finish(OutUpdated, reason)
 	w.row.Into, w.row.Apart = into.ID, true
+	w.row.sawMerged(w, w.ref)
 	return e.left(ctx, w)
 }
 

@@ -437,7 +437,7 @@ func (e *Engine) behind(w *work) bool {
 		return false
 	case got.Before(had):
 		return true
-	case got.Seq == 0 && got.At.Equal(had.At):
+	case (got.Seq == 0 || had.Seq == 0) && got.At.Equal(had.At):
 		return !w.rec.Began.After(got.At.Add(e.SourceSide.StampResolution + lag))
 	}
 	return false
@@ -447,6 +447,17 @@ func (e *Engine) behind(w *work) bool {
 func (r *ledgerRow) saw(w *work) {
 	if w.rec.Ref == w.ref && r.Stamp.Before(w.rec.Stamp) {
 		r.Stamp = w.rec.Stamp
+	}
+}
+
+// sawMerged keeps that ref was seen as part of w's record: a reading that is older and shows it on its own is behind.
+func (r *ledgerRow) sawMerged(w *work, ref desk.Ref) {
+	seen := desk.Stamp{At: w.rec.Stamp.At} // numbers need not go on from one record to another
+	if w.it.Ref == ref && seen.Before(w.it.Stamp) {
+		seen = w.it.Stamp
+	}
+	if r.Stamp.Before(seen) {
+		r.Stamp = seen
 	}
 }
 

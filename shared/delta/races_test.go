@@ -707,3 +707,26 @@ func TestRaceUndoneElsewhere(t *testing.T) {
 	run(t, s.World, mainDelta)
 	s.thread(id, "first")
 }
+
+// A replica shows a merged ticket on its own again, for a moment: it is not made a second time.
+func TestRaceReplicaBeforeMerge(t *testing.T) {
+	s := newStage(t)
+	s.Source.ListLag = time.Minute
+	a, b := s.ticket("a", "of a"), s.ticket("b", "of b")
+	full(t, s.World)
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "support"})
+	s.Wait(time.Hour)
+	s.Source.Edit(ticket(a), desk.Fields{desk.Subject: {"a, again"}})
+	s.Wait(2 * time.Second)
+	s.Source.Join(ticket(a), ticket(b))
+	run(t, s.World, mainDelta)
+	s.Source.Stale = 1
+	run(t, s.World, delta.Request{Kind: delta.Delta, Window: "support"})
+	if s.Source.Stale != 0 {
+		t.Error("nobody asked the replica")
+	}
+	if all := s.Target.Look()["ticket/"+a]; len(all) > 0 {
+		t.Errorf("made again: %+v", all)
+	}
+	s.thread(b, "of a", "of b")
+}

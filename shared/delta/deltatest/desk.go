@@ -209,7 +209,8 @@ func (d *Desk) join(from, into desk.Ref) {
 	slices.SortStableFunc(b.rec.Entries, func(x, y desk.Entry) int { return x.At.Compare(y.At) })
 	maps.Copy(b.files, a.files)
 	b.rec.Aliases = append(append(b.rec.Aliases, a.rec.Aliases...), from.ID)
-	a.into = into.ID
+	was := a.rec
+	a.into, a.before = into.ID, &was
 	d.touch(from, desk.Merged, into.ID)
 	d.touch(into, desk.Changed, "")
 }
@@ -483,6 +484,9 @@ func (d *Desk) read(ctx context.Context, ref desk.Ref, target bool) (desk.Record
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	r, ok := d.records[d.alive(ref)]
+	if own := d.records[ref]; d.Stale > 0 && !target && own != nil && own.into != "" {
+		r = own // the replica has not heard of the merge
+	}
 	if !ok || r.gone && (target || d.Purges) {
 		return desk.Record{}, &desk.Error{Op: "read " + ref.String(), Class: desk.ErrNotFound}
 	}
