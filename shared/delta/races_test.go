@@ -492,3 +492,49 @@ func TestRaceCensusAfterUndo(t *testing.T) {
 	s.field(old, desk.Subject, "[two]")
 	s.field(young, desk.Subject, "[young]")
 }
+
+// A ticket was merged into one that the target's people have deleted, which the migration leaves at that. The one that lives on
+// changes again: the feed tells it, so a census calls nothing missed.
+func TestRaceCensusOfMergedIntoGone(t *testing.T) {
+	s := newStage(t)
+	s.Migration.OnTargetGone = delta.IgnoreGone
+	a, b := s.ticket("a"), s.ticket("b")
+	s.full()
+	s.Wait(time.Hour)
+	s.Target.Remove(s.there(b))
+	s.Source.Join(ticket(a), ticket(b))
+	s.delta()
+	s.Wait(time.Hour)
+	s.Source.Edit(ticket(b), desk.Fields{desk.Priority: {"high"}})
+	missed, _ := s.census(census)
+	same(t, "missed", nil, missed)
+	s.delta()
+	missed, _ = s.census(census)
+	same(t, "missed after the delta", nil, missed)
+}
+
+// A ticket is merged into one that has left the scope and waits with it. When that one is merged into a third that never was in
+// the target, both have come to their end.
+func TestRaceMergedTwiceOutside(t *testing.T) {
+	s := newStage(t)
+	s.Migration.Scopes["all"] = desk.Scope{Any: map[desk.Field][]string{desk.Group: {"Support"}}}
+	s.Migration.OnMerged, s.Migration.ClosedStatus = delta.Close, "closed"
+	a, b, c := s.ticket("a"), s.ticket("b"), s.ticket("c")
+	s.Source.Edit(ticket(c), desk.Fields{desk.Group: {"Sales"}})
+	s.full()
+	s.Wait(time.Hour)
+	s.Source.Join(ticket(a), ticket(b))
+	s.Source.Edit(ticket(b), desk.Fields{desk.Group: {"Sales"}})
+	s.delta()
+	s.field(a, desk.Status, "[open]") // b may come back with it
+	s.Wait(time.Hour)
+	s.Source.Join(ticket(b), ticket(c))
+	s.delta()
+	s.field(b, desk.Status, "[closed]")
+	s.field(a, desk.Status, "[closed]")
+	missed, _ := s.census(census)
+	same(t, "missed", nil, missed)
+	if n := s.due(); n > 0 {
+		t.Errorf("%d records are still due", n)
+	}
+}
