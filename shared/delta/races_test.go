@@ -538,3 +538,36 @@ func TestRaceMergedTwiceOutside(t *testing.T) {
 		t.Errorf("%d records are still due", n)
 	}
 }
+
+// A rehearsal that was cut off, wherever, is not left behind as one that runs: the next one takes its place.
+func TestRaceRehearsalCutOff(t *testing.T) {
+	s := newStage(t)
+	s.ticket("one")
+	dry := delta.Request{Kind: delta.Full, Scope: "all", Dry: true}
+	for n := 1; n < 40; n++ {
+		s.Effects.Cuts = []deltatest.Cut{{Effect: s.Effects.Count() + n}}
+		crashed := func() (yes bool) {
+			defer func() { yes = recover() != nil }()
+			if _, _, err := s.Engine().Start(ctx, dry); err != nil {
+				t.Fatal(err)
+			}
+			return false
+		}()
+		s.Effects.Cuts = nil
+		s.Restart()
+		last := run(t, s.World, dry)
+		o, err := s.Engine().Status(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range o.Runs {
+			if !r.Status.Ended() || r.ID == last.ID && r.Status != delta.Verified {
+				t.Errorf("cut off at %d: rehearsal %s is %s: %s", n, r.ID, r.Status, r.Why)
+			}
+		}
+		if !crashed {
+			return
+		}
+	}
+	t.Error("Start does not end")
+}
