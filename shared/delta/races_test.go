@@ -571,3 +571,30 @@ func TestRaceRehearsalCutOff(t *testing.T) {
 	}
 	t.Error("Start does not end")
 }
+
+// A create is open, and the source merges the ticket into one that has left the scope: what was begun is brought to its end there.
+func TestRaceOpenCreateMergedOutside(t *testing.T) {
+	s := newStage(t)
+	s.Migration.Scopes["all"] = desk.Scope{Any: map[desk.Field][]string{desk.Group: {"Support"}}}
+	b := s.ticket("b", "of b")
+	s.full()
+	s.Wait(time.Hour)
+	a := s.ticket("a", "of a")
+	s.Target.Lose = func(op string, ref desk.Ref) error {
+		if op != "create" || ref.ID != a {
+			return nil
+		}
+		return &desk.Error{Op: op, Class: desk.ErrMailed} // which stops the run
+	}
+	run(t, s.World, mainDelta)
+	s.Target.Lose = nil
+	s.Wait(time.Hour)
+	s.Source.Join(ticket(a), ticket(b))
+	s.Source.Edit(ticket(b), desk.Fields{desk.Group: {"Sales"}})
+	s.delta()
+	s.absent(a)
+	s.thread(b, "of b", "of a")
+	if x, err := s.Engine().Explain(ctx, ticket(a)); err != nil || !x.Busy.IsZero() || x.Into != b {
+		t.Errorf("ticket %s is %+v, %v", a, x, err)
+	}
+}
