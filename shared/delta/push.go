@@ -379,7 +379,7 @@ func (e *Engine) prepare(ctx context.Context, w *work) error {
 	// Else the merge is still to be carried over.
 	joined := w.ref == w.it.Ref || alias.Into == w.ref.ID || slices.Contains(rec.Aliases, alias.Into)
 	if joined && w.row.Target != "" && w.row.Claim == nil && !w.row.Held && w.row.Gone == "" && w.row.Into == "" && !w.row.Unfinished &&
-		w.row.Digest == w.digest && w.it.Due != dueMoved && !w.it.Heal && len(w.waits) == 0 && !w.run.Adopt {
+		w.row.Digest == w.digest && w.it.Due != dueMoved && !w.it.Heal && len(w.waits) == 0 && !w.ofEarlierDay() {
 		w.finish(OutUnchanged, "")
 		return nil
 	}

@@ -598,3 +598,26 @@ func TestRaceOpenCreateMergedOutside(t *testing.T) {
 		t.Errorf("ticket %s is %+v, %v", a, x, err)
 	}
 }
+
+// The ledger is of an earlier day than a deletion that a policy has carried out, and the source brings the ticket back as it was:
+// the ledger believes that all is done, and cannot know who closed it in the target.
+func TestRaceRestoredDeletion(t *testing.T) {
+	s := newStage(t)
+	s.Source.Purges, s.Migration.OnDeleted, s.Migration.ClosedStatus = true, delta.Close, "closed"
+	id := s.ticket("one")
+	s.full()
+	s.Wait(time.Hour)
+	s.delta()
+	day := s.Store.Snapshot()
+	s.Source.Remove(ticket(id))
+	s.census(census)
+	s.delta()
+	s.field(id, desk.Status, "[closed]")
+	s.Store.Restore(day)
+	s.Restart()
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "all", Restart: true, Adopt: true})
+	s.Wait(time.Hour)
+	s.Source.Restore(ticket(id))
+	s.delta()
+	s.held("status")
+}
