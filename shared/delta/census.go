@@ -172,17 +172,36 @@ func (e *Engine) censusMerged(ctx context.Context, w *work) error {
 			w.finish(OutUnchanged, "")
 			return nil
 		}
-		w.missed(desk.Merged, w.rec.Ref.ID, w.it.Event != desk.Merged, "it was merged into "+w.rec.Ref.String()+" in the source, and the feed did not say so")
+		told, err := e.told(ctx, w.run, w.rec)
+		if err != nil {
+			return err
+		}
+		w.missed(desk.Merged, w.rec.Ref.ID, told || w.it.Event != desk.Merged, "it was merged into "+w.rec.Ref.String()+" in the source, and the feed did not say so")
 	}
 	return nil
 }
 
-// missed makes a record due, as an alarm. What the listing did not show yet (late) happened afterwards and is no alarm: the
-// feed may still say so. It is made due all the same.
+// told tells whether a record may look different from what was carried out because of a change that a delta is about to list: the
+// feed has it, or it came since the census began.
+func (e *Engine) told(ctx context.Context, run *Run, rec desk.Record) (bool, error) {
+	if rec.Stamp.At.Add(e.SourceSide.StampResolution + e.Skew).After(run.Started) {
+		return true, nil
+	}
+	pages, err := e.pageRows(ctx, run.ID)
+	if err != nil {
+		return false, err
+	}
+	feed, err := e.surveyed(ctx, run, pages, stageFeed, rec.Ref.Kind)
+	_, told := slices.BinarySearch(feed, rec.Ref.ID)
+	return told, err
+}
+
+// missed makes a record due, as an alarm. What the listing did not show yet, or a delta is about to list (late), is no
+// alarm: the feed may still say so. It is made due all the same.
 func (w *work) missed(ev desk.Event, into string, late bool, why string) {
 	w.makesDue("missed", ev, into)
 	if late && !w.it.Unlisted {
-		w.finish(OutExcluded, "it has changed again while the census was on; the next delta brings it over")
+		w.finish(OutExcluded, "it has changed again since the last delta; the next one brings it over")
 		return
 	}
 	w.finish(OutFailed, missedUpdate+why)

@@ -368,6 +368,18 @@ func (e *Engine) leave(ctx context.Context, w *work, why string) error {
 		w.finish(OutExcluded, reason)
 		return nil
 	}
+	for _, id := range w.aliases() { // what was merged into it while it was outside the scope has waited with it
+		var other ledgerRow
+		if _, err := e.get(ctx, e.ledgerKey(desk.Ref{Kind: w.ref.Kind, ID: id}), &other); err != nil {
+			return err
+		}
+		if id == w.ref.ID || other.Into != "" || other.Target == "" && other.Claim == nil {
+			continue
+		}
+		if err := e.makeDue(ctx, w.run.Scope, dueRow{Listed: desk.Listed{Ref: desk.Ref{Kind: w.ref.Kind, ID: id}}, Why: dueMoved, Run: w.run.ID}); err != nil {
+			return err
+		}
+	}
 	w.before, w.takenOver = w.row.Claim, w.row.Claim != nil
 	if err := e.dropHeld(ctx, w.ref, w.row); err != nil {
 		return err

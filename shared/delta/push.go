@@ -364,10 +364,16 @@ func (e *Engine) prepare(ctx context.Context, w *work) error {
 		}
 		return nil
 	}
-	// A create that is open is brought to its end, whatever became of the record meanwhile.
+	var alias ledgerRow // of the one that was merged into it
+	if w.ref != w.it.Ref {
+		if _, err := e.get(ctx, e.ledgerKey(w.it.Ref), &alias); err != nil {
+			return err
+		}
+	}
+	// A write that is open is brought to its end, whatever became of the record meanwhile.
 	if ok, why := w.run.Filter.Holds(rec); !ok && w.row.Claim == nil && w.ref != w.it.Ref && w.row.Target == "" && !w.run.Dry {
 		return e.leave(ctx, w, why)
-	} else if !ok && w.row.Claim == nil {
+	} else if !ok && w.row.Claim == nil && alias.Claim == nil {
 		if err := e.handOn(ctx, w); err != nil {
 			return err
 		}
@@ -384,16 +390,10 @@ func (e *Engine) prepare(ctx context.Context, w *work) error {
 	if err := e.build(ctx, w, res); err != nil {
 		return err
 	}
-	joined := true
-	if w.ref != w.it.Ref {
-		var alias ledgerRow
-		if _, err := e.get(ctx, e.ledgerKey(w.it.Ref), &alias); err != nil {
-			return err
-		}
-		joined = alias.Into == w.ref.ID || slices.Contains(rec.Aliases, alias.Into) // else the merge is still to be carried over
-	}
+	// Else the merge is still to be carried over.
+	joined := w.ref == w.it.Ref || alias.Into == w.ref.ID || slices.Contains(rec.Aliases, alias.Into)
 	if joined && w.row.Target != "" && w.row.Claim == nil && !w.row.Held && w.row.Gone == "" && w.row.Into == "" && !w.row.Unfinished &&
-		w.row.Digest == w.digest && w.it.Due != dueMoved && !w.it.Heal && len(w.waits) == 0 && !w.run.Adopt {
+		w.row.Digest == w.digest && w.it.Due != dueMoved && !w.it.Heal && len(w.waits) == 0 && !w.ofEarlierDay() {
 		w.finish(OutUnchanged, "")
 		return nil
 	}

@@ -730,3 +730,132 @@ func TestRaceReplicaBeforeMerge(t *testing.T) {
 	}
 	s.thread(b, "of a", "of b")
 }
+
+// A ticket was merged into one that the target's people have deleted, which the migration leaves at that. The one that lives on
+// changes again: the feed tells it, so a census calls nothing missed.
+func TestRaceCensusOfMergedIntoGone(t *testing.T) {
+	s := newStage(t)
+	s.Migration.OnTargetGone = delta.IgnoreGone
+	a, b := s.ticket("a"), s.ticket("b")
+	s.full()
+	s.Wait(time.Hour)
+	s.Target.Remove(s.there(b))
+	s.Source.Join(ticket(a), ticket(b))
+	s.delta()
+	s.Wait(time.Hour)
+	s.Source.Edit(ticket(b), desk.Fields{desk.Priority: {"high"}})
+	missed, _ := s.census(census)
+	same(t, "missed", nil, missed)
+	s.delta()
+	missed, _ = s.census(census)
+	same(t, "missed after the delta", nil, missed)
+}
+
+// A ticket is merged into one that has left the scope and waits with it. When that one is merged into a third that never was in
+// the target, both have come to their end.
+func TestRaceMergedTwiceOutside(t *testing.T) {
+	s := newStage(t)
+	s.Migration.Scopes["all"] = desk.Scope{Any: map[desk.Field][]string{desk.Group: {"Support"}}}
+	s.Migration.OnMerged, s.Migration.ClosedStatus = delta.Close, "closed"
+	a, b, c := s.ticket("a"), s.ticket("b"), s.ticket("c")
+	s.Source.Edit(ticket(c), desk.Fields{desk.Group: {"Sales"}})
+	s.full()
+	s.Wait(time.Hour)
+	s.Source.Join(ticket(a), ticket(b))
+	s.Source.Edit(ticket(b), desk.Fields{desk.Group: {"Sales"}})
+	s.delta()
+	s.field(a, desk.Status, "[open]") // b may come back with it
+	s.Wait(time.Hour)
+	s.Source.Join(ticket(b), ticket(c))
+	s.delta()
+	s.field(b, desk.Status, "[closed]")
+	s.field(a, desk.Status, "[closed]")
+	missed, _ := s.census(census)
+	same(t, "missed", nil, missed)
+	if n := s.due(); n > 0 {
+		t.Errorf("%d records are still due", n)
+	}
+}
+
+// A rehearsal that was cut off, wherever, is not left behind as one that runs: the next one takes its place.
+func TestRaceRehearsalCutOff(t *testing.T) {
+	s := newStage(t)
+	s.ticket("one")
+	dry := delta.Request{Kind: delta.Full, Scope: "all", Dry: true}
+	for n := 1; n < 40; n++ {
+		s.Effects.Cuts = []deltatest.Cut{{Effect: s.Effects.Count() + n}}
+		crashed := func() (yes bool) {
+			defer func() { yes = recover() != nil }()
+			if _, _, err := s.Engine().Start(ctx, dry); err != nil {
+				t.Fatal(err)
+			}
+			return false
+		}()
+		s.Effects.Cuts = nil
+		s.Restart()
+		last := run(t, s.World, dry)
+		o, err := s.Engine().Status(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range o.Runs {
+			if !r.Status.Ended() || r.ID == last.ID && r.Status != delta.Verified {
+				t.Errorf("cut off at %d: rehearsal %s is %s: %s", n, r.ID, r.Status, r.Why)
+			}
+		}
+		if !crashed {
+			return
+		}
+	}
+	t.Error("Start does not end")
+}
+
+// A create is open, and the source merges the ticket into one that has left the scope: what was begun is brought to its end there.
+func TestRaceOpenCreateMergedOutside(t *testing.T) {
+	s := newStage(t)
+	s.Migration.Scopes["all"] = desk.Scope{Any: map[desk.Field][]string{desk.Group: {"Support"}}}
+	b := s.ticket("b", "of b")
+	s.full()
+	s.Wait(time.Hour)
+	a := s.ticket("a", "of a")
+	s.Target.Lose = func(op string, ref desk.Ref) error {
+		if op != "create" || ref.ID != a {
+			return nil
+		}
+		return &desk.Error{Op: op, Class: desk.ErrMailed} // which stops the run
+	}
+	run(t, s.World, mainDelta)
+	s.Target.Lose = nil
+	s.Wait(time.Hour)
+	s.Source.Join(ticket(a), ticket(b))
+	s.Source.Edit(ticket(b), desk.Fields{desk.Group: {"Sales"}})
+	s.delta()
+	s.absent(a)
+	s.thread(b, "of b", "of a")
+	if x, err := s.Engine().Explain(ctx, ticket(a)); err != nil || !x.Busy.IsZero() || x.Into != b {
+		t.Errorf("ticket %s is %+v, %v", a, x, err)
+	}
+}
+
+// The ledger is of an earlier day than a deletion that a policy has carried out, and the source brings the ticket back as it was:
+// the ledger believes that all is done, and cannot know who closed it in the target.
+func TestRaceRestoredDeletion(t *testing.T) {
+	s := newStage(t)
+	s.Source.Purges, s.Migration.OnDeleted, s.Migration.ClosedStatus = true, delta.Close, "closed"
+	id := s.ticket("one")
+	s.full()
+	s.Wait(time.Hour)
+	s.delta()
+	day := s.Store.Snapshot()
+	s.Source.Remove(ticket(id))
+	s.census(census)
+	s.delta()
+	s.field(id, desk.Status, "[closed]")
+	s.Store.Restore(day)
+	s.Restart()
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "all", Restart: true, Adopt: true})
+	s.Wait(time.Hour)
+	s.Source.Restore(ticket(id))
+	s.delta()
+	s.held("status")
+}

@@ -43,7 +43,7 @@ type Request struct {
 // The source's mark is taken before anything is read. So whatever changes while the run lists and reads comes after the mark,
 // and is listed by the next delta: nothing falls between a run and its successor (model: TakeMark). The lane is taken before the run's row is
 // written, and holds all that the row begins with: cut off in between, whoever comes next writes the row, and no run is left
-// behind that nobody ends.
+// behind that nobody ends. A rehearsal takes no lane: one that was cut off ends when the next one of the same begins.
 //
 // Two that begin at the same moment (two windows have one schedule) meet at the state row: one of them looks again.
 func (e *Engine) Start(ctx context.Context, q Request) (run Run, resumed bool, err error) {
@@ -146,7 +146,30 @@ func (e *Engine) start(ctx context.Context, q Request) (run Run, resumed bool, e
 			return Run{}, false, err
 		}
 	}
-	return run, false, nil
+	return run, false, e.endRehearsals(ctx, run)
+}
+
+// endRehearsals ends the older rehearsals of what run rehearses: they have no lane, so nobody goes on with one that was cut off.
+func (e *Engine) endRehearsals(ctx context.Context, run Run) error {
+	if !run.Dry {
+		return nil
+	}
+	var old []string
+	if err := e.each(ctx, "runs/"+e.mig.ID, "", func(row Row) error {
+		r, err := decode[Run](row)
+		if r.Dry && !r.Status.Ended() && r.Lane == run.Lane && r.Undoes == run.Undoes && r.ID < run.ID {
+			old = append(old, r.ID)
+		}
+		return err
+	}); err != nil {
+		return err
+	}
+	for _, id := range old {
+		if err := e.abandon(ctx, id, "begun anew as "+run.ID); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // plan turns a request into a run, as far as the migration file alone decides.

@@ -543,9 +543,14 @@ func (o *oracle) excuse(s, t *record, f desk.Field, prev, e edit) string {
 		}
 	}
 	was, ours := "", edit{}
+	for _, x := range t.hist[f] { // also what it wrote as it was, after the desk had moved it
+		if x.by == migration && x.no < prev.no {
+			was = o.untagged(x.val)
+		}
+	}
 	for _, x := range changesOf(t, f) {
 		if x.by == migration && x.no < prev.no {
-			was, ours = o.untagged(x.val), x
+			ours = x
 		}
 	}
 	if f == desk.Tags && o.untagged(e.val) == o.untagged(prev.val) {

@@ -408,12 +408,12 @@ func (w *world) restore() {
 			return err
 		}
 		for _, r := range o.Runs {
-			if r.Status.Ended() {
-				continue
+			if !r.Status.Ended() {
+				if err := e.Cancel(ctx, r.ID, "the ledger was restored"); err != nil {
+					return err
+				}
 			}
-			if err := e.Cancel(ctx, r.ID, "the ledger was restored"); err != nil {
-				return err
-			}
+			// One that has its verdict may still have its lane.
 			if _, err := e.Step(ctx, r.ID); err != nil {
 				return err
 			}
