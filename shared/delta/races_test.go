@@ -492,3 +492,28 @@ func TestRaceCensusAfterUndo(t *testing.T) {
 	s.field(old, desk.Subject, "[two]")
 	s.field(young, desk.Subject, "[young]")
 }
+
+// An undo took a link away, and the ledger is of the day before: nobody can tell any more whether people did, so a person is asked.
+func TestRaceRestoredLink(t *testing.T) {
+	s := newStage(t)
+	a, b := s.ticket("one"), s.ticket("other")
+	full(t, s.World)
+	s.Wait(time.Hour)
+	s.Source.Edit(ticket(a), desk.Fields{desk.LinkRefersTo: {b}})
+	r := run(t, s.World, mainDelta)
+	s.field(a, desk.LinkRefersTo, "[ticket/"+b+"]")
+	day := s.Store.Snapshot()
+	run(t, s.World, delta.Request{Kind: delta.Undo, Undo: r.ID})
+	s.field(a, desk.LinkRefersTo, "")
+	s.Store.Restore(day)
+	s.Restart()
+	s.Wait(time.Hour)
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "all", Restart: true, Adopt: true})
+	s.held("link.refers_to")
+	if err := s.Engine().Decide(ctx, ticket(a), desk.LinkRefersTo, "", delta.Decision{Choice: delta.ChooseSource}); err != nil {
+		t.Fatal(err)
+	}
+	run(t, s.World, mainDelta)
+	s.field(a, desk.LinkRefersTo, "[ticket/"+b+"]")
+	s.nothingHeld()
+}
