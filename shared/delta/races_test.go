@@ -517,3 +517,34 @@ func TestRaceRestoredLink(t *testing.T) {
 	s.field(a, desk.LinkRefersTo, "[ticket/"+b+"]")
 	s.nothingHeld()
 }
+
+// A ticket came into the scope and left it again, and the ledger is of the day before. It is in the target, so the link to it is
+// drawn there.
+func TestRaceRestoredLinkOutOfScope(t *testing.T) {
+	s := newStage(t)
+	a, b := s.ticket("one"), s.ticket("other")
+	s.Source.Edit(ticket(b), desk.Fields{desk.Group: {"Sales"}})
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "support"})
+	day := s.Store.Snapshot()
+	s.Wait(time.Hour)
+	s.Source.Edit(ticket(b), desk.Fields{desk.Group: {"Support"}})
+	support := delta.Request{Kind: delta.Delta, Window: "support"}
+	run(t, s.World, support)
+	s.Store.Restore(day)
+	s.Restart()
+	s.Wait(time.Hour)
+	s.Source.Edit(ticket(b), desk.Fields{desk.Group: {"Sales"}})
+	s.Source.Edit(ticket(a), desk.Fields{desk.LinkRefersTo: {b}})
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "support", Restart: true, Adopt: true})
+	s.field(a, desk.LinkRefersTo, "[ticket/"+b+"]")
+	s.nothingHeld()
+	s.Wait(time.Hour)
+	s.Source.Edit(ticket(a), desk.Fields{desk.Subject: {"two"}})
+	run(t, s.World, support)
+	s.field(a, desk.LinkRefersTo, "[ticket/"+b+"]")
+	s.Source.Edit(ticket(b), desk.Fields{desk.Group: {"Support"}})
+	run(t, s.World, support)
+	if n := len(s.Target.Look()["ticket/"+b]); n != 1 {
+		t.Errorf("the other one is %d times in the target", n)
+	}
+}
