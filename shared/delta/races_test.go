@@ -548,3 +548,23 @@ func TestRaceRestoredLinkOutOfScope(t *testing.T) {
 		t.Errorf("the other one is %d times in the target", n)
 	}
 }
+
+// The other end of a link arrives after the ticket was read, and the ticket is held for something else: its link is drawn by the
+// same run, like any.
+func TestRaceLinkOfHeld(t *testing.T) {
+	s := newStage(t)
+	a := s.ticket("one")
+	full(t, s.World)
+	s.Wait(time.Hour)
+	s.Target.Edit(s.there(a), desk.Fields{desk.Subject: {"theirs"}})
+	b := s.ticket("other")
+	s.Source.Edit(ticket(a), desk.Fields{desk.Subject: {"two"}, desk.LinkRefersTo: {b}})
+	run(t, s.World, mainDelta)
+	s.held("subject")
+	s.field(a, desk.LinkRefersTo, "[ticket/"+b+"]")
+	if err := s.Engine().Decide(ctx, ticket(a), desk.Subject, "", delta.Decision{Choice: delta.ChooseSource}); err != nil {
+		t.Fatal(err)
+	}
+	run(t, s.World, mainDelta)
+	s.nothingHeld()
+}
