@@ -568,3 +568,68 @@ func TestRaceLinkOfHeld(t *testing.T) {
 	run(t, s.World, mainDelta)
 	s.nothingHeld()
 }
+
+// A policy tags a ticket and takes the tag away again. The desk then names the migration as the one who wrote the tags last; those
+// that people had set are theirs all the same, also where an answer gets lost or a verification is to heal.
+func TestRaceTagBesidePeoples(t *testing.T) {
+	verify := delta.Request{Kind: delta.Verify, Scope: "all", Heal: true}
+	for _, tc := range []struct {
+		name string
+		lost string // the subject of the source at the write whose answer gets lost
+		heal bool
+	}{{"tagged", "junk", false}, {"taken away", "back", false}, {"healed", "", true}} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := newStage(t)
+			s.Migration.OnSpam = delta.Tag
+			s.Target.TellsTouched = true
+			id := s.ticket("one")
+			s.Source.Edit(ticket(id), desk.Fields{desk.Tags: {"c"}})
+			full(t, s.World)
+			s.Wait(time.Hour)
+			s.Target.Edit(s.there(id), desk.Fields{desk.Tags: {"b"}})
+			phase := "junk"
+			s.Target.Lose = func(op string, _ desk.Ref) error {
+				if op != "apply" || tc.lost != phase {
+					return nil
+				}
+				tc.lost = ""
+				return noAnswer()
+			}
+			s.Source.Junk(ticket(id))
+			run(t, s.World, mainDelta)
+			s.field(id, desk.Tags, "[b deleted-in-source]")
+			s.Wait(time.Hour)
+			phase = "back"
+			s.Source.Restore(ticket(id))
+			if tc.heal {
+				run(t, s.World, verify)
+			}
+			run(t, s.World, mainDelta)
+			s.field(id, desk.Tags, "[b]")
+			run(t, s.World, verify)
+			run(t, s.World, mainDelta)
+			s.field(id, desk.Tags, "[b]")
+			s.nothingHeld()
+		})
+	}
+}
+
+// The same where the tag tells of an entry that was changed in the source.
+func TestRaceTagOfEntryBesidePeoples(t *testing.T) {
+	s := newStage(t)
+	s.Migration.OnRevised = delta.Tag
+	s.Target.TellsTouched = true
+	id := s.ticket("one", "hello")
+	s.Source.Edit(ticket(id), desk.Fields{desk.Tags: {"c"}})
+	full(t, s.World)
+	s.Wait(time.Hour)
+	s.Target.Edit(s.there(id), desk.Fields{desk.Tags: {"b"}})
+	s.Source.Redact(id, 0)
+	s.Target.Lose = loseOnce("apply")
+	run(t, s.World, mainDelta)
+	s.field(id, desk.Tags, "[b deleted-in-source]")
+	run(t, s.World, delta.Request{Kind: delta.Verify, Scope: "all", Heal: true})
+	run(t, s.World, mainDelta)
+	s.field(id, desk.Tags, "[b deleted-in-source]")
+	s.nothingHeld()
+}
