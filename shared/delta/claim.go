@@ -178,6 +178,11 @@ func (e *Engine) commit(ctx context.Context, w *work, out Outcome) error {
 			return err
 		}
 	}
+	if out == OutHeld && !w.errand { // before it waits for others: if one of them comes, it is due for its link, and in this run still
+		if err := e.makeDue(ctx, w.run.Scope, dueRow{Listed: w.it.Listed, Why: "held", Run: w.run.ID}); err != nil {
+			return e.release(ctx, w, err)
+		}
+	}
 	if err := e.await(ctx, w); err != nil {
 		return e.release(ctx, w, err)
 	}

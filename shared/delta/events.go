@@ -173,7 +173,7 @@ func (e *Engine) mergeAliases(ctx context.Context, w *work) (moved bool, err err
 			return moved, err
 		}
 		if _, err := update(ctx, e, e.ledgerKey(ref), func(r *ledgerRow) error {
-			r.leftBy(left)
+			e.leftBy(r, left)
 			r.sawMerged(w, ref)
 			r.Into, r.Target, r.How, r.Claim, r.Joining = w.ref.ID, row.Target, row.How, nil, ""
 			r.Apart, r.Held, r.Gone, r.Was = how == apart, false, "", ""
@@ -229,7 +229,7 @@ func (e *Engine) mergeTarget(ctx context.Context, w *work, ref desk.Ref, row *le
 		err = e.before(ctx, w, imageOfEvent(ref, *row, old, left))
 	}
 	if err == nil && len(left[desk.Tags]) > 0 { // noted before it is there: taking a tag away that never came does no harm
-		_, err = update(ctx, e, e.ledgerKey(ref), func(r *ledgerRow) error { r.Tag = tagTicket; return nil })
+		_, err = update(ctx, e, e.ledgerKey(ref), func(r *ledgerRow) error { e.leftBy(r, left); return nil })
 	}
 	if err == nil && len(left) > 0 {
 		_, err = e.Target.Apply(ctx, from, desk.Change{Fields: left, Lock: old.Lock})
@@ -422,7 +422,7 @@ func (e *Engine) leaving(policy OnEvent, now desk.Record) desk.Fields {
 // that never came does no harm; fields as what is intended.
 func (e *Engine) applyLeaving(ctx context.Context, w *work, wrote desk.Fields, now desk.Record) error {
 	left := w.row
-	left.leftBy(wrote)
+	e.leftBy(&left, wrote)
 	intent := map[desk.Field]base{}
 	for f := range wrote {
 		if b, ok := left.Fields[f]; ok && b.Event {
@@ -430,7 +430,9 @@ func (e *Engine) applyLeaving(ctx context.Context, w *work, wrote desk.Fields, n
 		}
 	}
 	im := imageOfEvent(w.ref, w.row, now, wrote)
-	w.row.Tag = left.Tag
+	if w.row.Tag = left.Tag; len(intent) == 0 {
+		w.row.Fields = left.Fields
+	}
 	if err := e.claim(ctx, w, intent); err != nil || len(wrote) == 0 {
 		return err
 	}
@@ -447,20 +449,29 @@ func (e *Engine) applyLeaving(ctx context.Context, w *work, wrote desk.Fields, n
 	return nil
 }
 
-// leftBy notes what a policy wrote when the record left the source: the tag is ours, and of fields what the source said before.
-func (r *ledgerRow) leftBy(wrote desk.Fields) {
+// leftBy notes what a policy wrote when the record left the source: the tag is ours, and of fields what the source said before. What
+// people had set beside the tag stays theirs, although the desk names us now as the one who wrote it last.
+func (e *Engine) leftBy(r *ledgerRow, wrote desk.Fields) {
+	r.Fields = maps.Clone(r.Fields)
+	if r.Fields == nil {
+		r.Fields = map[desk.Field]base{}
+	}
 	for f, v := range wrote {
-		if f == desk.Tags {
-			r.Tag = tagTicket
+		b, based := r.Fields[f]
+		if f != desk.Tags {
+			b = newBase(b.Src, v.Digest())
+			b.Event = true
+			r.Fields[f] = b
 			continue
 		}
-		b := newBase(r.Fields[f].Src, v.Digest())
-		b.Event = true
-		r.Fields = maps.Clone(r.Fields)
-		if r.Fields == nil {
-			r.Fields = map[desk.Field]base{}
+		r.Tag = tagTicket
+		if t := e.bare(v).Digest(); t != b.tgt() {
+			if !based {
+				b.Src, b.Tgt = "cut off", "cut off"
+			}
+			b.Left = t
+			r.Fields[f] = b
 		}
-		r.Fields[f] = b
 	}
 }
 
@@ -515,9 +526,14 @@ func (e *Engine) mark(w *work, m *merge3) {
 func (e *Engine) untagged(w *work, now desk.Record) desk.Record {
 	if w.row.Tag != "" && !slices.Contains(w.want.Fields[desk.Tags], e.mig.EventTag) {
 		now.Fields = maps.Clone(now.Fields)
-		now.Fields[desk.Tags] = slices.DeleteFunc(slices.Clone(now.Fields[desk.Tags]), func(t string) bool { return t == e.mig.EventTag })
+		now.Fields[desk.Tags] = e.bare(now.Fields[desk.Tags])
 	}
 	return now
+}
+
+// bare are tags without the event tag.
+func (e *Engine) bare(tags desk.Value) desk.Value {
+	return slices.DeleteFunc(slices.Clone(tags), func(t string) bool { return t == e.mig.EventTag })
 }
 
 // withTag returns the tags as they are to be.

@@ -247,7 +247,8 @@ func (w *work) ofEarlierDay() bool {
 }
 
 // unsure marks the fields of an adopted ticket that say neither what the source says nor what the ledger knows of our last
-// write: a ledger of an earlier day cannot tell whether people set (or emptied) them or we did since. So it is asked.
+// write: a ledger of an earlier day cannot tell whether people set (or emptied) them or we did since. So it is asked. Of links that
+// is so only where one is missing that could be drawn and was: they come one after the other, as their other ends arrive.
 func (e *Engine) unsure(w *work, now desk.Record) {
 	fields := maps.Clone(w.row.Fields)
 	if fields == nil {
@@ -256,7 +257,8 @@ func (e *Engine) unsure(w *work, now desk.Record) {
 	for f, v := range w.want.Fields {
 		b, based := fields[f]
 		switch t := now.Fields[f].Digest(); {
-		case t == v.Digest(), f.Points() == desk.Ticket, f == desk.Started, f == desk.Resolved, based && t == b.tgt() && !now.Touched[f]:
+		case t == v.Digest(), f == desk.Started, f == desk.Resolved, based && t == b.tgt() && !now.Touched[f]:
+		case f.Points() == desk.Ticket && (!based || !slices.ContainsFunc(v, func(to string) bool { return !slices.Contains(now.Fields[f], to) })):
 		case !based && t == "" && now.Touched != nil && !now.Touched[f]: // never written
 		default:
 			fields[f] = base{Src: "unknown", Tgt: "unknown", Ask: true}

@@ -734,7 +734,7 @@ func (e *Engine) makeFoundDue(ctx context.Context, w *work) error {
 // conclude writes what follows from a finished record besides its own row: whoever waited for it becomes due, and the due
 // row that brought it here goes, unless it was written anew (model: ForgetDue). It comes after the commit, because until then
 // the due row is all that remembers the record; and before the outcome, because after it nobody comes back. It may be done
-// twice.
+// twice. A record that is held was made due by its commit.
 func (e *Engine) conclude(ctx context.Context, w *work) error {
 	if w.run.Dry || w.run.Kind == Undo {
 		return nil
@@ -748,12 +748,6 @@ func (e *Engine) conclude(ctx context.Context, w *work) error {
 		}
 	}
 	switch w.out.Outcome {
-	case OutHeld:
-		why := "held"
-		if w.unsettled {
-			why = dueMoved
-		}
-		return e.makeDue(ctx, w.run.Scope, dueRow{Listed: w.it.Listed, Why: why, Run: w.run.ID})
 	case OutCreated, OutUpdated, OutUnchanged, OutExcluded:
 		if w.later != "" {
 			return e.makeDue(ctx, w.run.Scope, dueRow{Listed: w.it.Listed, Why: "mode", Run: w.run.ID, Mode: w.later})

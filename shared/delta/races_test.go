@@ -859,3 +859,144 @@ func TestRaceRestoredDeletion(t *testing.T) {
 	s.delta()
 	s.held("status")
 }
+
+// An undo took a link away, and the ledger is of the day before: nobody can tell any more whether people did, so a person is asked.
+func TestRaceRestoredLink(t *testing.T) {
+	s := newStage(t)
+	a, b := s.ticket("one"), s.ticket("other")
+	full(t, s.World)
+	s.Wait(time.Hour)
+	s.Source.Edit(ticket(a), desk.Fields{desk.LinkRefersTo: {b}})
+	r := run(t, s.World, mainDelta)
+	s.field(a, desk.LinkRefersTo, "[ticket/"+b+"]")
+	day := s.Store.Snapshot()
+	run(t, s.World, delta.Request{Kind: delta.Undo, Undo: r.ID})
+	s.field(a, desk.LinkRefersTo, "")
+	s.Store.Restore(day)
+	s.Restart()
+	s.Wait(time.Hour)
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "all", Restart: true, Adopt: true})
+	s.held("link.refers_to")
+	if err := s.Engine().Decide(ctx, ticket(a), desk.LinkRefersTo, "", delta.Decision{Choice: delta.ChooseSource}); err != nil {
+		t.Fatal(err)
+	}
+	run(t, s.World, mainDelta)
+	s.field(a, desk.LinkRefersTo, "[ticket/"+b+"]")
+	s.nothingHeld()
+}
+
+// A ticket came into the scope and left it again, and the ledger is of the day before. It is in the target, so the link to it is
+// drawn there.
+func TestRaceRestoredLinkOutOfScope(t *testing.T) {
+	s := newStage(t)
+	a, b := s.ticket("one"), s.ticket("other")
+	s.Source.Edit(ticket(b), desk.Fields{desk.Group: {"Sales"}})
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "support"})
+	day := s.Store.Snapshot()
+	s.Wait(time.Hour)
+	s.Source.Edit(ticket(b), desk.Fields{desk.Group: {"Support"}})
+	support := delta.Request{Kind: delta.Delta, Window: "support"}
+	run(t, s.World, support)
+	s.Store.Restore(day)
+	s.Restart()
+	s.Wait(time.Hour)
+	s.Source.Edit(ticket(b), desk.Fields{desk.Group: {"Sales"}})
+	s.Source.Edit(ticket(a), desk.Fields{desk.LinkRefersTo: {b}})
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "support", Restart: true, Adopt: true})
+	s.field(a, desk.LinkRefersTo, "[ticket/"+b+"]")
+	s.nothingHeld()
+	s.Wait(time.Hour)
+	s.Source.Edit(ticket(a), desk.Fields{desk.Subject: {"two"}})
+	run(t, s.World, support)
+	s.field(a, desk.LinkRefersTo, "[ticket/"+b+"]")
+	s.Source.Edit(ticket(b), desk.Fields{desk.Group: {"Support"}})
+	run(t, s.World, support)
+	if n := len(s.Target.Look()["ticket/"+b]); n != 1 {
+		t.Errorf("the other one is %d times in the target", n)
+	}
+}
+
+// The other end of a link arrives after the ticket was read, and the ticket is held for something else: its link is drawn by the
+// same run, like any.
+func TestRaceLinkOfHeld(t *testing.T) {
+	s := newStage(t)
+	a := s.ticket("one")
+	full(t, s.World)
+	s.Wait(time.Hour)
+	s.Target.Edit(s.there(a), desk.Fields{desk.Subject: {"theirs"}})
+	b := s.ticket("other")
+	s.Source.Edit(ticket(a), desk.Fields{desk.Subject: {"two"}, desk.LinkRefersTo: {b}})
+	run(t, s.World, mainDelta)
+	s.held("subject")
+	s.field(a, desk.LinkRefersTo, "[ticket/"+b+"]")
+	if err := s.Engine().Decide(ctx, ticket(a), desk.Subject, "", delta.Decision{Choice: delta.ChooseSource}); err != nil {
+		t.Fatal(err)
+	}
+	run(t, s.World, mainDelta)
+	s.nothingHeld()
+}
+
+// A policy tags a ticket and takes the tag away again. The desk then names the migration as the one who wrote the tags last; those
+// that people had set are theirs all the same, also where an answer gets lost or a verification is to heal.
+func TestRaceTagBesidePeoples(t *testing.T) {
+	verify := delta.Request{Kind: delta.Verify, Scope: "all", Heal: true}
+	for _, tc := range []struct {
+		name string
+		lost string // the subject of the source at the write whose answer gets lost
+		heal bool
+	}{{"tagged", "junk", false}, {"taken away", "back", false}, {"healed", "", true}} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := newStage(t)
+			s.Migration.OnSpam = delta.Tag
+			s.Target.TellsTouched = true
+			id := s.ticket("one")
+			s.Source.Edit(ticket(id), desk.Fields{desk.Tags: {"c"}})
+			full(t, s.World)
+			s.Wait(time.Hour)
+			s.Target.Edit(s.there(id), desk.Fields{desk.Tags: {"b"}})
+			phase := "junk"
+			s.Target.Lose = func(op string, _ desk.Ref) error {
+				if op != "apply" || tc.lost != phase {
+					return nil
+				}
+				tc.lost = ""
+				return noAnswer()
+			}
+			s.Source.Junk(ticket(id))
+			run(t, s.World, mainDelta)
+			s.field(id, desk.Tags, "[b deleted-in-source]")
+			s.Wait(time.Hour)
+			phase = "back"
+			s.Source.Restore(ticket(id))
+			if tc.heal {
+				run(t, s.World, verify)
+			}
+			run(t, s.World, mainDelta)
+			s.field(id, desk.Tags, "[b]")
+			run(t, s.World, verify)
+			run(t, s.World, mainDelta)
+			s.field(id, desk.Tags, "[b]")
+			s.nothingHeld()
+		})
+	}
+}
+
+// The same where the tag tells of an entry that was changed in the source.
+func TestRaceTagOfEntryBesidePeoples(t *testing.T) {
+	s := newStage(t)
+	s.Migration.OnRevised = delta.Tag
+	s.Target.TellsTouched = true
+	id := s.ticket("one", "hello")
+	s.Source.Edit(ticket(id), desk.Fields{desk.Tags: {"c"}})
+	full(t, s.World)
+	s.Wait(time.Hour)
+	s.Target.Edit(s.there(id), desk.Fields{desk.Tags: {"b"}})
+	s.Source.Redact(id, 0)
+	s.Target.Lose = loseOnce("apply")
+	run(t, s.World, mainDelta)
+	s.field(id, desk.Tags, "[b deleted-in-source]")
+	run(t, s.World, delta.Request{Kind: delta.Verify, Scope: "all", Heal: true})
+	run(t, s.World, mainDelta)
+	s.field(id, desk.Tags, "[b deleted-in-source]")
+	s.nothingHeld()
+}

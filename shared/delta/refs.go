@@ -132,7 +132,8 @@ func (e *Engine) lookAgain(run string, ref desk.Ref) bool {
 	return true
 }
 
-// linked returns the target's id of a ticket, following merges.
+// linked returns the target's id of a ticket, following merges. A ledger of an earlier day may not know of a ticket that is in the
+// target and that no run reads into it any more, because it has left the scope: such a one is looked for.
 func (e *Engine) linked(ctx context.Context, w *work, ref desk.Ref) (string, error) {
 	end := ref
 	for range 10 {
@@ -141,10 +142,20 @@ func (e *Engine) linked(ctx context.Context, w *work, ref desk.Ref) (string, err
 			return "", err
 		}
 		if row.Into == "" {
-			if row.Target == "" && end != w.ref {
-				w.waits = append(w.waits, end)
+			if row.Target != "" || end == w.ref {
+				return row.Target, nil
 			}
-			return row.Target, nil
+			if f, ok := e.Target.(desk.Finder); ok && w.run.adopted() && row.Claim == nil && row.Was == "" {
+				ids, err := f.Find(ctx, end)
+				if err != nil {
+					return "", fmt.Errorf("look for %s in the target: %w", end, err)
+				}
+				if len(ids) == 1 {
+					return ids[0], nil
+				}
+			}
+			w.waits = append(w.waits, end)
+			return "", nil
 		}
 		end.ID = row.Into
 	}

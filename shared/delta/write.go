@@ -457,6 +457,13 @@ func (e *Engine) changes(w *work, m merge3, now desk.Record, tags desk.Value, mi
 			fields = desk.Fields{}
 		}
 		fields[desk.Tags] = want
+		if !set { // for the tag's sake: the others are whoever's they were
+			w.puts = maps.Clone(w.puts)
+			if w.puts == nil {
+				w.puts = map[desk.Field]string{}
+			}
+			w.puts[desk.Tags] = bare.Digest()
+		}
 	}
 	if len(fields) > 0 {
 		if len(out) == 0 {
