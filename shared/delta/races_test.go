@@ -1000,3 +1000,31 @@ func TestRaceTagOfEntryBesidePeoples(t *testing.T) {
 	s.field(id, desk.Tags, "[b deleted-in-source]")
 	s.nothingHeld()
 }
+
+// The process dies, or the ledger is of the moment, between a run's verdict and the move of its cutoff. The run has ended: whoever
+// wants the migration to himself next does the rest for it.
+func TestRaceRestartBehindEnded(t *testing.T) {
+	s := newStage(t)
+	s.ticket("one")
+	full(t, s.World)
+	s.Wait(time.Hour)
+	r, _, err := s.Engine().Start(ctx, mainDelta)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Effects.Cuts = []deltatest.Cut{{Effect: s.Effects.Count() + 2}} // the first one is the verdict
+	func() {
+		defer func() { _ = recover() }()
+		_, err = s.Engine().Step(ctx, r.ID)
+		t.Errorf("it was not cut off: %v", err)
+	}()
+	s.Restart()
+	if st, err := s.Engine().Status(ctx); err != nil || st.Windows[0].Active != r.ID {
+		t.Errorf("window main is %+v, %v; want it taken by run %s still", st.Windows[0], err, r.ID)
+	}
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "all", Restart: true, Adopt: true})
+	if st, err := s.Engine().Status(ctx); err != nil || st.Windows[0].Active != "" {
+		t.Errorf("window main is %+v, %v; want it free", st.Windows[0], err)
+	}
+	run(t, s.World, mainDelta)
+}

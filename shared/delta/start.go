@@ -93,6 +93,11 @@ func (e *Engine) start(ctx context.Context, q Request) (run Run, resumed bool, e
 			// A certificate speaks of one migration file: under another one the comparison begins anew, in the old one's place.
 		}
 	}
+	if !q.Dry {
+		if err := e.closeEnded(ctx, st, q, run); err != nil {
+			return Run{}, false, err
+		}
+	}
 	if q.Continue && run.Kind == Full && !q.Dry {
 		return e.reopen(ctx, st, version, run)
 	}
@@ -277,6 +282,28 @@ func (e *Engine) windows(k Kind) []string {
 }
 
 func listed(names []string) string { return cmpOr(strings.Join(names, ", "), "none") }
+
+// closeEnded does the rest for runs that stand in the way of a new one and were cut off between their verdict and the move of their
+// cutoff (or the ledger is of just that moment): they have ended, and keep nobody out. ErrStale says that the state has moved.
+func (e *Engine) closeEnded(ctx context.Context, st state, q Request, run Run) error {
+	for name, l := range st.Lanes {
+		if name == run.Lane || !l.Exclusive && !exclusive(run.Kind, q.Restart) {
+			continue
+		}
+		r, err := e.run(ctx, l.Run)
+		if err != nil {
+			return err
+		}
+		if !r.Status.Ended() {
+			continue
+		}
+		if _, err := e.Step(ctx, r.ID); err != nil {
+			return err
+		}
+		return fmt.Errorf("run %s has ended: %w", r.ID, ErrStale)
+	}
+	return nil
+}
 
 // exclusive tells whether a run has the migration to itself: invariant 7.
 func exclusive(k Kind, restart bool) bool { return k == Full && restart || k == Remap || k == Undo }
