@@ -109,23 +109,24 @@ func (e *Engine) noteShown(w *work, after desk.Record) {
 // others go through.
 func (e *Engine) doubted(w *work, missing []desk.Entry) []desk.Entry {
 	a := w.heldBefore.Answer
-	var open []string
+	var open, ask []string
 	rest := slices.DeleteFunc(missing, func(en desk.Entry) bool {
 		asked := a != nil && slices.Contains(w.heldBefore.Doubtful, en.ID)
 		switch {
 		case !slices.Contains(w.open, en.ID), asked && a.Choice == ChooseCreate && w.unspent():
 			return false
 		case asked && a.Choice == ChooseLink:
-			w.remember(en.ID, newEntryRow(en, ""))
+			w.remember(en.ID, newEntryRow(en, "")) // and open until that is committed
 		default:
-			open = append(open, en.ID)
+			ask = append(ask, en.ID)
 		}
+		open = append(open, en.ID)
 		return true
 	})
 	w.open = open
-	if len(open) > 0 { // one question at a time: an answer is for one entry
-		w.held.Doubt = fmt.Sprintf("entry %s may have been added already (an answer was lost, or the ledger is of an earlier day), and this target cannot show which entries are ours", open[0])
-		w.held.Doubtful, w.held.Candidates = open[:1], []string{w.row.Target}
+	if len(ask) > 0 { // one question at a time: an answer is for one entry
+		w.held.Doubt = fmt.Sprintf("entry %s may have been added already (an answer was lost, or the ledger is of an earlier day), and this target cannot show which entries are ours", ask[0])
+		w.held.Doubtful, w.held.Candidates = ask[:1], []string{w.row.Target}
 	}
 	return rest
 }

@@ -410,17 +410,21 @@ func (e *Engine) prepare(ctx context.Context, w *work) error {
 }
 
 // handOn makes a record that is due here, and has left this scope, due where it is now: the source need not have told that
-// window anything of it.
+// window anything of it. Its next delta sees to it.
 func (e *Engine) handOn(ctx context.Context, w *work) error {
 	if w.it.Due == "" || w.run.Kind != Delta || w.run.Dry {
 		return nil
+	}
+	why := "scope"
+	if w.it.Due == dueMoved {
+		why = dueMoved // the thread is to be looked at, whatever the fields say
 	}
 	for _, scope := range slices.Sorted(maps.Keys(e.mig.Scopes)) {
 		window := func(win Window) bool { return win.Scope == scope && win.Kind != Census }
 		if ok, _ := e.mig.Scopes[scope].Holds(w.rec); !ok || !slices.ContainsFunc(slices.Collect(maps.Values(e.mig.Windows)), window) {
 			continue
 		}
-		if err := e.makeDue(ctx, scope, dueRow{Listed: w.it.Listed, Why: w.it.Due, Run: w.run.ID, Heal: w.it.Heal}); err != nil {
+		if err := e.makeDue(ctx, scope, dueRow{Listed: w.it.Listed, Why: why, Run: w.run.ID, Heal: w.it.Heal}); err != nil {
 			return err
 		}
 	}

@@ -1028,3 +1028,35 @@ func TestRaceRestartBehindEnded(t *testing.T) {
 	}
 	run(t, s.World, mainDelta)
 }
+
+// Somebody says that an entry in doubt is there, and whoever carries the answer out is cut off at any place: it is not added.
+func TestRaceAnsweredEntry(t *testing.T) {
+	for n := 1; ; n++ {
+		s := newStage(t)
+		s.Target.NoMarkers = true
+		id := s.ticket("one", "first")
+		full(t, s.World)
+		s.Wait(time.Hour)
+		s.say(id, "second")
+		lost := false
+		s.Target.Lose = func(op string, _ desk.Ref) error {
+			if op != "apply" || lost {
+				return nil
+			}
+			lost = true
+			return noAnswer()
+		}
+		run(t, s.World, mainDelta)
+		s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"two"}})
+		if err := s.Engine().Decide(ctx, ticket(id), "", "", delta.Decision{Choice: delta.ChooseLink, Value: desk.Value{s.there(id).ID}}); err != nil {
+			t.Fatal(err)
+		}
+		s.Effects.Cuts = []deltatest.Cut{{Effect: s.Effects.Count() + n}}
+		before := s.Effects.Count()
+		run(t, s.World, mainDelta)
+		s.thread(id, "first", "second")
+		if t.Failed() || s.Effects.Count() < before+n {
+			return
+		}
+	}
+}

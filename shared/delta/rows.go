@@ -459,7 +459,7 @@ type Trace struct {
 // dueRow makes a later run take a record up although the source does not list it again.
 type dueRow struct {
 	Listed desk.Listed `json:"listed"`
-	Why    string      `json:"why"` // held, failed, mode, link, moved, decision, undone, missed, mapping, verify
+	Why    string      `json:"why"` // held, failed, mode, link, moved, scope, decision, undone, missed, mapping, verify
 	Run    string      `json:"run"`
 	Mode   Mode        `json:"mode,omitempty"` // for why=mode: the mode that would cover it
 	// Heal: a verification found a difference. Whatever else makes the record due meanwhile, it stays until the record was

@@ -542,15 +542,15 @@ func (o *oracle) excuse(s, t *record, f desk.Field, prev, e edit) string {
 			return "decision" // it is this ticket, a person said, and what is empty there is filled in
 		}
 	}
-	was, ours := "", edit{}
-	for _, x := range t.hist[f] { // also what it wrote as it was, after the desk had moved it
-		if x.by == migration && x.no < prev.no {
-			was = o.untagged(x.val)
+	carried, was, ours := "", "", edit{} // what it brought over last, which may have been there already; and its last change
+	for _, x := range t.hist[f] {
+		if x.by == migration && x.no < prev.no && o.meant(f, o.sourceAt(s, f, x.no), x.val) {
+			carried = o.untagged(x.val)
 		}
 	}
 	for _, x := range changesOf(t, f) {
 		if x.by == migration && x.no < prev.no {
-			ours = x
+			was, ours = o.untagged(x.val), x
 		}
 	}
 	if f == desk.Tags && o.untagged(e.val) == o.untagged(prev.val) {
@@ -562,7 +562,7 @@ func (o *oracle) excuse(s, t *record, f desk.Field, prev, e edit) string {
 			return "a policy had said the same"
 		}
 	}
-	if was == prev.val {
+	if was == prev.val || carried == prev.val {
 		return "they had put it back"
 	}
 	if !w.dst.t.touched && slices.ContainsFunc(changesOf(t, f), func(x edit) bool { return x.by == migration && x.no < ours.no && x.val == prev.val }) {

@@ -83,14 +83,17 @@ func (w *world) rest() {
 		w.census("all", "support")
 	}
 	w.phase(-1, nil, w.deltas()...)
-	// A link whose other end came with the other window is drawn by the next delta.
+	// A link whose other end came with the other window is drawn by the next delta, which also sees to what was handed on to it.
+	later := false
 	for part := range w.store.Parts("due/") {
 		for row := range w.store.Each(part) {
-			if between(row.Body, `"why":"`, `"`) == "link" && len(w.bad) == 0 {
-				w.occur("end/a link came later")
-				w.phase(-1, nil, w.deltas()...)
-			}
+			why := between(row.Body, `"why":"`, `"`)
+			later = later || why == "link" || why == "scope"
 		}
+	}
+	if later && len(w.bad) == 0 {
+		w.occur("end/something came later")
+		w.phase(-1, nil, w.deltas()...)
 	}
 	if len(w.bad) == 0 {
 		w.judge()
