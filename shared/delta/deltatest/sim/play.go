@@ -104,13 +104,13 @@ func (w *world) rest() {
 	}
 }
 
-// gap is the time between two rounds.
+// gap is the time between two rounds. It passes like any: what is still on its way arrives when it would, not hours later.
 func (w *world) gap(n int, script []event) {
-	w.now = w.now.Add(time.Duration(1+w.roll.IntN(600)) * time.Minute)
+	w.pass(time.Duration(1+w.roll.IntN(600)) * time.Minute)
 	for _, e := range script {
 		if e.phase == n && e.at < 0 {
 			w.happen(e, nil)
-			w.now = w.now.Add(time.Duration(w.roll.IntN(4000)) * time.Millisecond)
+			w.pass(time.Duration(w.roll.IntN(4000)) * time.Millisecond)
 		}
 	}
 	w.pass(time.Duration(w.roll.IntN(100)) * time.Second)
@@ -290,7 +290,7 @@ func (w *world) operate(what string, r *rand.Rand) {
 			w.occur("operator/scope changed")
 		}
 	case "long pause":
-		w.now = w.now.Add(11 * 24 * time.Hour)
+		w.pass(11 * 24 * time.Hour)
 		w.must(w.operator(func(ctx context.Context, e *delta.Engine) error {
 			for _, win := range []string{"main", "support"} {
 				if err := e.Extend(ctx, win, w.now.Add(9*24*time.Hour)); err != nil {
