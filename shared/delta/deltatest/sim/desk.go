@@ -58,6 +58,8 @@ type edit struct {
 	seen time.Time
 	// event: the write carries out what a policy says about a deletion, merge or spam.
 	event bool
+	// undo: the write takes a run back.
+	undo bool
 }
 
 type file struct {
@@ -215,7 +217,7 @@ func (d *simDesk) set(r *record, v *version, f desk.Fields, by actor, seen time.
 		old := text(v.fields[name])
 		v.fields[name] = val
 		d.w.no++
-		r.hist[name] = append(r.hist[name], edit{d.w.now, d.w.no, by, old, text(val), seen, event})
+		r.hist[name] = append(r.hist[name], edit{d.w.now, d.w.no, by, old, text(val), seen, event, by == migration && d.w.undoing})
 		if by == migration {
 			delete(r.touched, name)
 		} else if r.source.ID != "" && old != text(val) {

@@ -237,6 +237,14 @@ func (o *oracle) field(s, t *record, f desk.Field, h delta.Held) string {
 		}
 	}
 	last, _ := lastChange(t, f)
+	if last.undo { // what an undo put back is whoever's it was
+		for _, e := range slices.Backward(changesOf(t, f)) {
+			if e.no < last.no && e.val == last.val && e.by != migration {
+				last = e
+				break
+			}
+		}
+	}
 	var written edit // what the migration wrote last
 	for _, e := range changesOf(t, f) {
 		if e.by == migration && !e.event {
