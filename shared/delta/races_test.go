@@ -1060,3 +1060,30 @@ func TestRaceAnsweredEntry(t *testing.T) {
 		}
 	}
 }
+
+// A write loses its answer, and people empty the field before anybody has looked; a policy leaves it to them. An undo of the run
+// leaves it to them as well.
+func TestRaceUndoOfLeftToPeople(t *testing.T) {
+	s := newStage(t)
+	s.Migration.Policies.ConflictField = map[desk.Field]delta.Conflict{desk.Priority: delta.TargetWins}
+	id := s.ticket("one")
+	s.Source.Edit(ticket(id), desk.Fields{desk.Priority: {"1"}})
+	full(t, s.World)
+	s.Wait(time.Hour)
+	s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"two"}, desk.Priority: {"5"}})
+	lost := false
+	s.Target.Lose = func(op string, _ desk.Ref) error {
+		if op != "apply" || lost {
+			return nil
+		}
+		lost = true
+		s.Target.Edit(s.there(id), desk.Fields{desk.Priority: nil})
+		return noAnswer()
+	}
+	r := run(t, s.World, mainDelta)
+	s.Wait(time.Hour)
+	run(t, s.World, undo(r.ID))
+	if v := s.Target.Look()["ticket/"+id][0].Fields[desk.Priority]; len(v) > 0 {
+		t.Errorf("priority is %v, and people had emptied it", v)
+	}
+}
