@@ -406,11 +406,12 @@ func (e *Engine) leave(ctx context.Context, w *work, why string) error {
 	return e.left(ctx, w)
 }
 
-// leaving is what policy close or tag writes into the ticket of a record that leaves the source.
+// leaving is what policy close or tag writes into the ticket of a record that leaves the source: nothing where it is like that
+// already, whoever did it.
 func (e *Engine) leaving(policy OnEvent, now desk.Record) desk.Fields {
 	tags := now.Fields[desk.Tags]
 	switch {
-	case policy == Close:
+	case policy == Close && now.Fields[desk.Status].First() != e.mig.ClosedStatus:
 		return desk.Fields{desk.Status: {e.mig.ClosedStatus}}
 	case policy == Tag && !slices.Contains(tags, e.mig.EventTag):
 		return desk.Fields{desk.Tags: desk.Set(append(slices.Clone(tags), e.mig.EventTag)...)}

@@ -1087,3 +1087,19 @@ func TestRaceUndoOfLeftToPeople(t *testing.T) {
 		t.Errorf("priority is %v, and people had emptied it", v)
 	}
 }
+
+// People have closed a ticket, and policy close finds it closed: when the record is back in the source, it stays as people left it.
+func TestRaceClosedByPeople(t *testing.T) {
+	s := newStage(t)
+	s.Migration.Policies.OnDeleted = delta.Close
+	id := s.ticket("one")
+	full(t, s.World)
+	s.Target.Edit(s.there(id), desk.Fields{desk.Status: {s.Migration.Policies.ClosedStatus}})
+	s.Wait(time.Hour)
+	s.Source.Remove(ticket(id))
+	run(t, s.World, mainDelta)
+	s.Source.Restore(ticket(id))
+	s.Wait(time.Hour)
+	run(t, s.World, mainDelta)
+	s.field(id, desk.Status, "["+s.Migration.Policies.ClosedStatus+"]")
+}
