@@ -453,7 +453,7 @@ func (o *oracle) elsewhere(s *record, all []*record) {
 	}
 	w.occur("end/deleted in the target")
 	t := w.dst.survivor(all[len(all)-1])
-	if w.mig.OnTargetGone == delta.IgnoreGone || !o.changedSince(s, t.goneAt()) {
+	if w.mig.OnTargetGone == delta.IgnoreGone || !o.changedSince(s, t.goneAt()) || o.same(s, t) {
 		return
 	}
 	w.violate("lost", "%s changed after its target %s was deleted, is neither held nor there again (policy %s)", s.ref, t.ref.ID, w.mig.OnTargetGone)
@@ -637,6 +637,11 @@ func (o *oracle) changedSince(s *record, no int) bool {
 		}
 	}
 	return false
+}
+
+// same tells whether the fields of both say the same: the source has come back to what was brought over last.
+func (o *oracle) same(s, t *record) bool {
+	return !slices.ContainsFunc(comparedFields, func(f desk.Field) bool { return o.mapped(f, text(s.now().fields[f])) != text(t.now().fields[f]) })
 }
 
 // ended looks whether everything that began has come to an end.
