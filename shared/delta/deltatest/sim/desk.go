@@ -92,7 +92,7 @@ type version struct {
 // record is one record with all that happened to it.
 type record struct {
 	ref      desk.Ref
-	versions []version // oldest first; only as many as a lagging replica can show
+	versions []version // oldest first; only as many as a lagging replica or listing can show
 	hist     map[desk.Field][]edit
 	source   desk.Ref // what the migration stored with it
 	made     actor
@@ -190,12 +190,13 @@ func (d *simDesk) quietly(r *record, do func(*version)) {
 	v.entries = slices.Clone(v.entries)
 	v.aliases = slices.Clone(v.aliases)
 	do(&v)
-	if d.t.readLag == 0 || len(r.versions) == 1 && r.now().at.IsZero() {
+	lag := max(d.t.readLag, d.t.listLag)
+	if lag == 0 || len(r.versions) == 1 && r.now().at.IsZero() {
 		r.versions = append(r.versions[:0], v)
 		return
 	}
 	r.versions = append(r.versions, v)
-	if n := len(r.versions); n > 2 && d.clock().Sub(r.versions[1].at) > 2*d.t.readLag {
+	if n := len(r.versions); n > 2 && d.clock().Sub(r.versions[1].at) > 2*lag {
 		r.versions = slices.Delete(r.versions, 0, 1)
 	}
 }
@@ -225,6 +226,16 @@ func (d *simDesk) set(r *record, v *version, f desk.Fields, by actor, seen time.
 			r.touched[name] = true
 		}
 	}
+}
+
+// shown is what a listing shows of it by now: a version before, while it lags behind the last one; false if it is too new.
+func (r *record) shown(now time.Time) (version, bool) {
+	for _, v := range slices.Backward(r.versions) {
+		if !v.shown.After(now) {
+			return v, true
+		}
+	}
+	return version{}, false
 }
 
 // as is the version that a replica shows which is so far behind; false if it does not know the record yet.

@@ -259,8 +259,8 @@ func (o *oracle) field(s, t *record, f desk.Field, h delta.Held) string {
 		case policy == delta.TargetWins:
 			w.occur("end/target wins")
 			return ""
-		case slices.ContainsFunc(ds, func(d decided) bool { return d.choice == delta.ChooseTarget && !o.sourceMoved(s, f, d.no) }):
-			w.occur("end/kept") // it was left to the target, and the source has not moved since
+		case slices.ContainsFunc(ds, func(d decided) bool { return d.choice == delta.ChooseTarget && o.stands(s, f, d) }):
+			w.occur("end/kept") // it was left to the target
 			return ""
 		case len(ds) > 0 && o.norm(f, ds[len(ds)-1].value) == got && !o.sourceMoved(s, f, ds[len(ds)-1].no):
 			w.occur("end/decided")
@@ -285,7 +285,7 @@ func (o *oracle) field(s, t *record, f desk.Field, h delta.Held) string {
 			return ""
 		}
 		for _, d := range ds {
-			if o.norm(f, d.value) == got && !o.sourceMoved(s, f, d.no) {
+			if o.norm(f, d.value) == got && o.stands(s, f, d) {
 				w.occur("end/decided")
 				return ""
 			}
@@ -293,6 +293,11 @@ func (o *oracle) field(s, t *record, f desk.Field, h delta.Held) string {
 		return "what the source says now never arrived"
 	}
 	return "nobody ever set it"
+}
+
+// stands tells whether the source says what it said when a decision was taken, or when its question was put.
+func (o *oracle) stands(s *record, f desk.Field, d decided) bool {
+	return !o.sourceMoved(s, f, d.no) || o.norm(f, d.source) == o.mapped(f, text(s.now().fields[f]))
 }
 
 // sourceMoved tells whether the source says something else in the field now than at a moment.

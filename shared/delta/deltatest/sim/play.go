@@ -45,7 +45,7 @@ func (w *world) play(script []event) {
 		w.gap(round, script)
 		ds := w.deltas()
 		if w.phase(round, script, ds...); round == w.p.undo {
-			w.undoOne(ds)
+			w.undoOne(ds, script)
 		}
 	}
 	if len(w.bad) == 0 {
@@ -78,9 +78,9 @@ func (w *world) rest() {
 	clear(w.limit)
 	clear(w.poison)
 	w.pass(2 * time.Hour)
-	w.renew()
+	w.renew(nil)
 	if w.unheard || w.src.t.hides {
-		w.census("all", "support")
+		w.census(nil, "all", "support")
 	}
 	w.phase(-1, nil, w.deltas()...)
 	// A link whose other end came with the other window is drawn by the next delta.
@@ -97,12 +97,18 @@ func (w *world) rest() {
 	}
 	if len(w.bad) == 0 { // all that was missed has been brought over
 		w.counted = true
-		w.census("all", "support")
+		w.census(nil, "all", "support")
 	}
 }
 
 // gap is the time between two rounds.
 func (w *world) gap(n int, script []event) {
+	w.between(n, script)
+	w.renew(script)
+}
+
+// between is what happens in that time.
+func (w *world) between(n int, script []event) {
 	w.now = w.now.Add(time.Duration(1+w.roll.IntN(600)) * time.Minute)
 	for _, e := range script {
 		if e.phase == n && e.at < 0 {
@@ -111,7 +117,6 @@ func (w *world) gap(n int, script []event) {
 		}
 	}
 	w.pass(time.Duration(w.roll.IntN(100)) * time.Second)
-	w.renew()
 }
 
 // phase carries runs to their ends while things happen.
@@ -251,7 +256,8 @@ type decided struct {
 	field  desk.Field
 	choice delta.Choice
 	value  string // what the field is to say then
-	target string // what the target said when the question was put
+	source string // what the source said when the question was put, as it is in the target
+	target string // and what the target said
 }
 
 // operate is what the operator does.
@@ -349,7 +355,7 @@ func (w *world) decide(ctx context.Context, e *delta.Engine, r *rand.Rand) error
 				d.Value = w.value(field, true, r)
 				taken.value = text(d.Value)
 			}
-			taken.field, taken.target = field, text(f.Target)
+			taken.field, taken.source, taken.target = field, text(f.Source), text(f.Target)
 		case len(h.Entries) > 0:
 			ent, d.Choice = one(r, h.Entries).Entry, delta.ChooseTarget
 		default:
@@ -420,7 +426,7 @@ func (w *world) restore() {
 
 // renew does what has to be done between the rounds: a full run where a delta said that its scope means something else now,
 // runs that look, and what the operator wanted.
-func (w *world) renew() {
+func (w *world) renew(script []event) {
 	wanted := w.wanted
 	w.wanted = nil
 	if w.outdated {
@@ -431,40 +437,35 @@ func (w *world) renew() {
 		scope := []string{"all", "support"}[w.roll.IntN(2)]
 		switch what {
 		case "dry run":
-			w.idle(delta.Request{Kind: delta.Full, Scope: scope, Dry: true})
+			w.idle(delta.Request{Kind: delta.Full, Scope: scope, Dry: true}, script)
 		case "verify":
 			w.phase(-1, nil, &task{q: delta.Request{Kind: delta.Verify, Scope: scope, Heal: scope == "all"}})
 		case "census":
-			w.census(scope)
+			w.census(script, scope)
 		case "one-off since":
 			w.phase(-1, nil, &task{q: delta.Request{Kind: delta.Delta, Window: "main", Since: w.now.Add(-time.Duration(w.roll.IntN(72)) * time.Hour)}})
 		case "restart":
 			w.phase(-1, nil, &task{q: delta.Request{Kind: delta.Full, Scope: scope, Restart: true}})
 		case "another mapping":
-			w.remap()
+			w.remap(script)
 		}
 	}
 }
 
 // remap gives the migration another mapping, and finds out whom it concerns: the next deltas write it. It changes nothing in
 // the target by itself.
-func (w *world) remap() {
+func (w *world) remap(script []event) {
 	w.oldRules = !w.oldRules
 	w.change(func(m *delta.Migration) { m.Rules = rules(w.oldRules) })
-	w.looks(delta.Remap, "all", "support")
-}
-
-// looks are runs that only look.
-func (w *world) looks(k delta.Kind, scopes ...string) {
-	for _, scope := range scopes {
-		w.idle(delta.Request{Kind: k, Scope: scope})
+	for _, scope := range []string{"all", "support"} {
+		w.idle(delta.Request{Kind: delta.Remap, Scope: scope}, script)
 	}
 }
 
 // census counts, and wants that it calls missed only what may have been.
-func (w *world) census(scopes ...string) {
+func (w *world) census(script []event, scopes ...string) {
 	for _, scope := range scopes {
-		t := w.idle(delta.Request{Kind: delta.Census, Scope: scope})
+		t := w.idle(delta.Request{Kind: delta.Census, Scope: scope}, script)
 		if t.status != delta.Verified && t.status != delta.Exceptions {
 			continue
 		}
@@ -484,12 +485,12 @@ func (w *world) census(scopes ...string) {
 	}
 }
 
-// idle is a run that must not change anything in the target.
-func (w *world) idle(q delta.Request) *task {
+// idle is a run that must not change anything in the target. People of the source are at work while it looks.
+func (w *world) idle(q delta.Request, script []event) *task {
 	w.pass(10 * time.Second) // what is still on its way arrives
 	before := len(w.dst.feed)
 	t := &task{q: q}
-	w.phase(-1, nil, t)
+	w.phase(looking, script, t)
 	if n := len(w.dst.feed) - before; n > 0 && !w.dst.t.automates {
 		w.violate("overwritten", "a %s run (dry: %v) changed the target: %d changes", q.Kind, q.Dry, n)
 	}

@@ -11,7 +11,7 @@ import (
 // event is one thing that happens in a world, which could as well not happen.
 type event struct {
 	no    int
-	phase int // 0: the full runs; below: a sample and its undo; 1 and on: the deltas of a round
+	phase int // 0: the full runs; below: a sample, an undo, runs that look; 1 and on: the deltas of a round
 	at    int // after so many calls of the phase; -1: before it begins
 	what  string
 	sub   uint64 // seed of what the event decides
@@ -127,7 +127,7 @@ func newScript(p params) []event {
 			}
 		}
 	}
-	out = append(out, sampleScript(p)...)
+	out = append(out, sideScript(p)...)
 	slices.SortStableFunc(out, func(a, b event) int { return cmp.Or(a.phase-b.phase, a.at-b.at) })
 	for i := range out {
 		out[i].no = i
