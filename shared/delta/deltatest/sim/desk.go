@@ -21,6 +21,7 @@ const (
 	people     actor = "people"
 	migration  actor = "migration"
 	automation actor = "automation"
+	nobody     actor = "nobody" // a restored backup, a slip in the database: no trace of it is left
 )
 
 // deskTraits are the ways in which one simulated desk differs from another one.
@@ -181,6 +182,15 @@ func (d *simDesk) unheard(r *record, do func(*version)) {
 	v.at = d.clock()
 	v.shown = v.at
 	d.w.unheard = true
+}
+
+// harm changes a field without a trace: no listing, no lock and nobody's name tells of it.
+func (d *simDesk) harm(r *record, f desk.Field, val desk.Value) {
+	touched := r.touched[f]
+	d.quietly(r, func(v *version) { d.set(r, v, desk.Fields{f: val}, nobody, time.Time{}, false) })
+	if d.w.harmed = true; !touched {
+		delete(r.touched, f)
+	}
 }
 
 // quietly makes a new version that no listing tells of.

@@ -82,6 +82,10 @@ func (w *world) rest() {
 	if w.unheard || w.src.t.hides {
 		w.census(nil, "all", "support")
 	}
+	if w.harmed {
+		w.verify("all")
+		w.verify("support")
+	}
 	w.phase(-1, nil, w.deltas()...)
 	// A link whose other end came with the other window is drawn by the next delta.
 	for part := range w.store.Parts("due/") {
@@ -439,7 +443,7 @@ func (w *world) renew(script []event) {
 		case "dry run":
 			w.idle(delta.Request{Kind: delta.Full, Scope: scope, Dry: true}, script)
 		case "verify":
-			w.phase(-1, nil, &task{q: delta.Request{Kind: delta.Verify, Scope: scope, Heal: scope == "all"}})
+			w.verify(scope)
 		case "census":
 			w.census(script, scope)
 		case "one-off since":
@@ -450,6 +454,11 @@ func (w *world) renew(script []event) {
 			w.remap(script)
 		}
 	}
+}
+
+// verify makes due what differs, so that the next delta heals it.
+func (w *world) verify(scope string) {
+	w.phase(-1, nil, &task{q: delta.Request{Kind: delta.Verify, Scope: scope, Heal: true}})
 }
 
 // remap gives the migration another mapping, and finds out whom it concerns: the next deltas write it. It changes nothing in
@@ -467,6 +476,7 @@ func (w *world) census(script []event, scopes ...string) {
 	for _, scope := range scopes {
 		t := w.idle(delta.Request{Kind: delta.Census, Scope: scope}, script)
 		if t.status != delta.Verified && t.status != delta.Exceptions {
+			w.uncounted = w.uncounted || w.calm
 			continue
 		}
 		w.must(w.operator(func(ctx context.Context, e *delta.Engine) error {

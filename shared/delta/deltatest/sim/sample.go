@@ -42,7 +42,7 @@ func sideScript(p params) []event {
 					continue
 				}
 				e := event{phase: phase, at: r.IntN(calls), what: s.what, sub: r.Uint64()}
-				if s.before && phase != looking && r.IntN(2) == 0 {
+				if s.before && phase != looking && (!s.during || r.IntN(2) == 0) {
 					e.at = -1
 				}
 				out = append(out, e)

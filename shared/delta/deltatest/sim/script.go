@@ -98,6 +98,7 @@ var sorts = []weighted{
 	{"operator: one-off since", 5, false, true},
 	{"operator: census", 12, false, true},
 	{"source: unheard edit", 20, true, true},
+	{"target: harm", 15, false, true},
 }
 
 // newScript draws what happens in a world.

@@ -113,6 +113,14 @@ func bugs() []bug {
 			[]change{engine("survey.go", `if at.until, err = e.Source.Mark(ctx); err != nil {`, `if at.until = run.Until; err != nil {`)},
 		},
 		{
+			"gone-is-not-due", 1, "a census finds a ticket gone for which the source has no word, and nothing becomes due", sorts("lost"),
+			[]change{engine("census.go", `for _, ref := range gone {`, `for _, ref := range gone[:0] {`)},
+		},
+		{
+			"harm-is-kept", 1, "a verification takes for people's work what nobody changed", sorts("lost"),
+			[]change{engine("verify.go", `case e.untraced(w, now, f):`, `case e.untraced(w, now, f) && !based:`)},
+		},
+		{
 			"remap-by-stamp", 1, "a remap looks only at what has changed in the source since it was carried out", sorts("lost"),
 			[]change{engine("remap.go", `same := w.asCarriedOut()`, `same := !w.row.Began.Before(w.it.Stamp.At)`)},
 		},
