@@ -103,6 +103,7 @@ type record struct {
 	wrote    []time.Time // when the migration wrote to it
 	back     time.Time   // when people restored it last, or said that it is no spam
 	removed  bool        // by an undo
+	unheard  bool        // something happened to it that the feed did not tell
 	goneNo   int         // when it was deleted last, by the number of what happens
 }
 
@@ -181,7 +182,7 @@ func (d *simDesk) unheard(r *record, do func(*version)) {
 	v := r.now()
 	v.at = d.clock()
 	v.shown = v.at
-	d.w.unheard = true
+	r.unheard, d.w.unheard = true, true
 }
 
 // harm changes a field without a trace: no listing, no lock and nobody's name tells of it.

@@ -292,7 +292,7 @@ func (o *oracle) field(s, t *record, f desk.Field, h delta.Held) string {
 		}
 		return "what the source says now never arrived"
 	}
-	if last.by == nobody && (!w.dst.t.touched || t.touched[f] || w.restored || len(t.now().aliases) > 0) {
+	if last.by == nobody && (!w.dst.t.touched || t.touched[f] || w.restored || len(t.now().aliases) > 0 || len(ds) > 0) {
 		w.occur("end/harm") // this desk, or this ledger, does not tell it from the work of people
 		return ""
 	}
@@ -463,7 +463,7 @@ func (o *oracle) event(s *record, all []*record) {
 	if !v.gone {
 		policy = w.mig.OnSpam
 	}
-	if v.gone && w.src.t.hides && (w.uncounted || !o.inScope(text(v.fields[desk.Group]))) {
+	if v.gone && w.src.t.hides && (w.uncounted || !o.inScope(text(v.fields[desk.Group])) || w.recreated[s.ref] > 1) {
 		return // such a source does not tell, and a census that finds too many gone believes none
 	}
 	if len(all) == 0 || w.restored {

@@ -34,7 +34,8 @@ func sideScript(p params) []event {
 		}
 		r := rand.New(rand.NewPCG(p.seed, uint64(10+phase))) //nolint:gosec // phases are above -10
 		for _, s := range sorts {
-			if strings.HasPrefix(s.what, "operator") && s.what != "operator: cancel" || phase == looking && !slices.Contains(amid, s.what) {
+			if strings.HasPrefix(s.what, "operator") && s.what != "operator: cancel" || s.what == "target: harm" ||
+				phase == looking && !slices.Contains(amid, s.what) {
 				continue
 			}
 			for n := s.often/150 + 1; n > 0; n-- {

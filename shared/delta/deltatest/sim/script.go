@@ -98,7 +98,7 @@ var sorts = []weighted{
 	{"operator: one-off since", 5, false, true},
 	{"operator: census", 12, false, true},
 	{"source: unheard edit", 20, true, true},
-	{"target: harm", 15, false, true},
+	{"target: harm", 60, false, true},
 }
 
 // newScript draws what happens in a world.
@@ -111,6 +111,9 @@ func newScript(p params) []event {
 			calls = 4000
 		}
 		for _, s := range sorts {
+			if s.what == "target: harm" && !p.harm {
+				continue
+			}
 			n := s.often / 100
 			if r.IntN(100) < s.often%100 {
 				n++

@@ -63,6 +63,7 @@ func build(ctx context.Context, root, dir, name string, copies map[string]string
 	}
 	cmd := exec.CommandContext(ctx, "go", "build", "-overlay", list, "-o", p.path, command)
 	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "GOEXPERIMENT=jsonv2") // a sixth faster: most of the time goes into the rows of the store
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("build with bug %s: %w\n%s", name, err, out)
 	}
