@@ -509,8 +509,11 @@ func (d *simDesk) untold(s *record) bool {
 // missing says what it means that a census calls a ticket missed which no feed has kept silent about: it is lost, if it was
 // another one in the target when the census began; else the census is wrong.
 func (w *world) missing(s *record, began time.Time) string {
-	if s.now().at.After(began) {
+	switch v := s.now(); {
+	case v.at.After(began):
 		return "miscounted"
+	case v.gone, v.spam, v.into != "":
+		return "lost"
 	}
 	o := &oracle{w: w}
 	for _, t := range w.dst.order {

@@ -132,7 +132,7 @@ func bugs() []bug {
 		},
 		{
 			"behind-is-newest", 1, "a reading from a replica that is behind is carried out after a newer one", sorts("lost"),
-			[]change{engine("push.go", `if shown && e.behind(w) {`, `if false {`)},
+			[]change{engine("push.go", `if shown && e.behind(w) {`, `if shown && false {`)},
 		},
 
 		// 2: nothing twice.
@@ -212,7 +212,7 @@ func bugs() []bug {
 		},
 		{
 			"undo-over-people", 4, "an undo puts back what people have changed since", sorts("overwritten"),
-			[]change{engine("putback.go", `case t == wrote.tgt(), bare.Fields[f].Digest() == wrote.tgt():`, `case true:`)},
+			[]change{engine("putback.go", `case t == wrote.tgt(), bare.Fields[f].Digest() == wrote.tgt():`, `case true || bare.Fields == nil:`)},
 		},
 		{
 			"heal-over-people", 4, "a verification's heal sets fields again that people have changed", sorts("overwritten"),
