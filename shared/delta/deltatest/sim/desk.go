@@ -21,6 +21,7 @@ const (
 	people     actor = "people"
 	migration  actor = "migration"
 	automation actor = "automation"
+	nobody     actor = "nobody" // a restored backup, a slip in the database: no trace of it is left
 )
 
 // deskTraits are the ways in which one simulated desk differs from another one.
@@ -94,7 +95,7 @@ type version struct {
 // record is one record with all that happened to it.
 type record struct {
 	ref      desk.Ref
-	versions []version // oldest first; only as many as a lagging replica can show
+	versions []version // oldest first; only as many as a lagging replica or listing can show
 	hist     map[desk.Field][]edit
 	source   desk.Ref // what the migration stored with it
 	made     actor
@@ -104,6 +105,7 @@ type record struct {
 	wrote    []time.Time // when the migration wrote to it
 	back     time.Time   // when people restored it last, or said that it is no spam
 	removed  bool        // by an undo
+	unheard  bool        // something happened to it that the feed did not tell
 	goneNo   int         // when it was deleted last, by the number of what happens
 }
 
@@ -182,7 +184,16 @@ func (d *simDesk) unheard(r *record, do func(*version)) {
 	v := r.now()
 	v.at = d.clock()
 	v.shown = v.at
-	d.w.unheard = true
+	r.unheard, d.w.unheard = true, true
+}
+
+// harm changes a field without a trace: no listing, no lock and nobody's name tells of it.
+func (d *simDesk) harm(r *record, f desk.Field, val desk.Value) {
+	touched := r.touched[f]
+	d.quietly(r, func(v *version) { d.set(r, v, desk.Fields{f: val}, nobody, time.Time{}, false) })
+	if d.w.harmed = true; !touched {
+		delete(r.touched, f)
+	}
 }
 
 // quietly makes a new version that no listing tells of.
@@ -192,12 +203,13 @@ func (d *simDesk) quietly(r *record, do func(*version)) {
 	v.entries = slices.Clone(v.entries)
 	v.aliases = slices.Clone(v.aliases)
 	do(&v)
-	if d.t.readLag == 0 || len(r.versions) == 1 && r.now().at.IsZero() {
+	lag := max(d.t.readLag, d.t.listLag)
+	if lag == 0 || len(r.versions) == 1 && r.now().at.IsZero() {
 		r.versions = append(r.versions[:0], v)
 		return
 	}
 	r.versions = append(r.versions, v)
-	if n := len(r.versions); n > 2 && d.clock().Sub(r.versions[1].at) > 2*d.t.readLag {
+	if n := len(r.versions); n > 2 && d.clock().Sub(r.versions[1].at) > 2*lag {
 		r.versions = slices.Delete(r.versions, 0, 1)
 	}
 }
@@ -227,6 +239,16 @@ func (d *simDesk) set(r *record, v *version, f desk.Fields, by actor, seen time.
 			r.touched[name] = true
 		}
 	}
+}
+
+// shown is what a listing shows of it by now: a version before, while it lags behind the last one; false if it is too new.
+func (r *record) shown(now time.Time) (version, bool) {
+	for _, v := range slices.Backward(r.versions) {
+		if !v.shown.After(now) {
+			return v, true
+		}
+	}
+	return version{}, false
 }
 
 // as is the version that a replica shows which is so far behind; false if it does not know the record yet.

@@ -305,6 +305,10 @@ func (o *oracle) field(s, t *record, f desk.Field, h delta.Held) string {
 		}
 		return "what the source says now never arrived"
 	}
+	if last.by == nobody && (!w.dst.t.touched || t.touched[f] || w.restored || len(t.now().aliases) > 0 || len(ds) > 0) {
+		w.occur("end/harm") // this desk, or this ledger, does not tell it from the work of people
+		return ""
+	}
 	return "nobody ever set it"
 }
 
@@ -467,8 +471,8 @@ func (o *oracle) event(s *record, all []*record) {
 	if !v.gone {
 		policy = w.mig.OnSpam
 	}
-	if v.gone && w.src.t.hides {
-		return // such a source does not tell; a census finds it
+	if v.gone && w.src.t.hides && (w.uncounted || !o.inScope(text(v.fields[desk.Group])) || w.recreated[s.ref] > 1) {
+		return // such a source does not tell, and a census that finds too many gone believes none
 	}
 	if len(all) == 0 || w.restored {
 		return

@@ -28,6 +28,7 @@ type params struct {
 	sample   int  // how many tickets are moved before the full run
 	undone   bool // and taken back
 	undo     int  // the round of which one delta is taken back
+	harm     bool // things change in the target without a trace, and a verification heals them
 }
 
 func newParams(seed uint64) params {
@@ -82,6 +83,7 @@ func newParams(seed uint64) params {
 	if yes(20) {
 		p.undo = 1 + r.IntN(p.rounds)
 	}
+	p.harm = yes(15)
 	return p
 }
 

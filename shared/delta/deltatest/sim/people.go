@@ -217,6 +217,11 @@ func (w *world) people(side, what string, r *rand.Rand) {
 				})
 			}
 		}
+	case "harm":
+		f := one(r, []desk.Field{desk.Subject, desk.Priority}) // the status is written again with every entry, as it is
+		v := w.value(f, true, r)
+		w.say("  %s %s %s: %q → %q", d.name, t.ref, f, text(t.now().fields[f]), text(v))
+		d.harm(t, f, v)
 	case "same as the source":
 		s := w.src.records[t.source]
 		f := one(r, []desk.Field{desk.Subject, desk.Priority, desk.Tags})

@@ -45,7 +45,7 @@ func (w *world) play(script []event) {
 		w.gap(round, script)
 		ds := w.deltas()
 		if w.phase(round, script, ds...); round == w.p.undo {
-			w.undoOne(ds)
+			w.undoOne(ds, script)
 		}
 	}
 	if len(w.bad) == 0 {
@@ -78,9 +78,13 @@ func (w *world) rest() {
 	clear(w.limit)
 	clear(w.poison)
 	w.pass(2 * time.Hour)
-	w.renew()
+	w.renew(nil)
 	if w.unheard || w.src.t.hides {
-		w.census("all", "support")
+		w.census(nil, "all", "support")
+	}
+	if w.harmed {
+		w.verify("all")
+		w.verify("support")
 	}
 	w.phase(-1, nil, w.deltas()...)
 	// A link whose other end came with the other window is drawn by the next delta, which also sees to what was handed on to it.
@@ -100,12 +104,18 @@ func (w *world) rest() {
 	}
 	if len(w.bad) == 0 { // all that was missed has been brought over
 		w.counted = true
-		w.census("all", "support")
+		w.census(nil, "all", "support")
 	}
 }
 
-// gap is the time between two rounds. It passes like any: what is still on its way arrives when it would, not hours later.
+// gap is the time between two rounds.
 func (w *world) gap(n int, script []event) {
+	w.between(n, script)
+	w.renew(script)
+}
+
+// between is what happens in that time. It passes like any: what is still on its way arrives when it would, not hours later.
+func (w *world) between(n int, script []event) {
 	w.pass(time.Duration(1+w.roll.IntN(600)) * time.Minute)
 	for _, e := range script {
 		if e.phase == n && e.at < 0 {
@@ -114,7 +124,6 @@ func (w *world) gap(n int, script []event) {
 		}
 	}
 	w.pass(time.Duration(w.roll.IntN(100)) * time.Second)
-	w.renew()
 }
 
 // phase carries runs to their ends while things happen.
@@ -424,13 +433,16 @@ func (w *world) restore() {
 		return nil
 	}))
 	for _, scope := range []string{"all", "support"} {
-		w.phase(-1, nil, &task{q: delta.Request{Kind: delta.Full, Scope: scope, Restart: true, Adopt: true}})
+		full := &task{q: delta.Request{Kind: delta.Full, Scope: scope, Restart: true, Adopt: true}}
+		if w.phase(-1, nil, full); full.id == "" {
+			w.violate("stuck", "no full run over scope %s adopts what is there after the ledger was restored: %s", scope, full.refused)
+		}
 	}
 }
 
 // renew does what has to be done between the rounds: a full run where a delta said that its scope means something else now,
 // runs that look, and what the operator wanted.
-func (w *world) renew() {
+func (w *world) renew(script []event) {
 	wanted := w.wanted
 	w.wanted = nil
 	if w.outdated {
@@ -441,41 +453,43 @@ func (w *world) renew() {
 		scope := []string{"all", "support"}[w.roll.IntN(2)]
 		switch what {
 		case "dry run":
-			w.idle(delta.Request{Kind: delta.Full, Scope: scope, Dry: true})
+			w.idle(delta.Request{Kind: delta.Full, Scope: scope, Dry: true}, script)
 		case "verify":
-			w.phase(-1, nil, &task{q: delta.Request{Kind: delta.Verify, Scope: scope, Heal: scope == "all"}})
+			w.verify(scope)
 		case "census":
-			w.census(scope)
+			w.census(script, scope)
 		case "one-off since":
 			w.phase(-1, nil, &task{q: delta.Request{Kind: delta.Delta, Window: "main", Since: w.now.Add(-time.Duration(w.roll.IntN(72)) * time.Hour)}})
 		case "restart":
 			w.phase(-1, nil, &task{q: delta.Request{Kind: delta.Full, Scope: scope, Restart: true}})
 		case "another mapping":
-			w.remap()
+			w.remap(script)
 		}
 	}
 }
 
-// remap gives the migration another mapping, and finds out whom it concerns: the next deltas write it. It changes nothing in
-// the target by itself.
-func (w *world) remap() {
-	w.oldRules = !w.oldRules
-	w.change(func(m *delta.Migration) { m.Rules = rules(w.oldRules) })
-	w.looks(delta.Remap, "all", "support")
+// verify makes due what differs, so that the next delta heals it.
+func (w *world) verify(scope string) {
+	w.phase(-1, nil, &task{q: delta.Request{Kind: delta.Verify, Scope: scope, Heal: true}})
 }
 
-// looks are runs that only look.
-func (w *world) looks(k delta.Kind, scopes ...string) {
-	for _, scope := range scopes {
-		w.idle(delta.Request{Kind: k, Scope: scope})
+// remap gives the migration another mapping, and finds out whom it concerns: the next deltas write it. It changes nothing in
+// the target by itself.
+func (w *world) remap(script []event) {
+	w.oldRules = !w.oldRules
+	w.change(func(m *delta.Migration) { m.Rules = rules(w.oldRules) })
+	for _, scope := range []string{"all", "support"} {
+		w.idle(delta.Request{Kind: delta.Remap, Scope: scope}, script)
 	}
 }
 
 // census counts, and wants that it calls missed only what may have been.
-func (w *world) census(scopes ...string) {
+func (w *world) census(script []event, scopes ...string) {
 	for _, scope := range scopes {
-		t := w.idle(delta.Request{Kind: delta.Census, Scope: scope})
+		began := w.src.clock()
+		t := w.idle(delta.Request{Kind: delta.Census, Scope: scope}, script)
 		if t.status != delta.Verified && t.status != delta.Exceptions {
+			w.uncounted = w.uncounted || w.calm
 			continue
 		}
 		w.must(w.operator(func(ctx context.Context, e *delta.Engine) error {
@@ -485,8 +499,10 @@ func (w *world) census(scopes ...string) {
 					continue
 				}
 				w.occur("census/missed update")
-				if w.counted || !w.unheard && !w.src.t.hides && !w.restored {
-					w.violate("miscounted", "a census calls %s missed, and the feed told everything: %s", x.Record, x.Reason)
+				kind, id, _ := strings.Cut(x.Record, "/")
+				s := w.src.records[desk.Ref{Kind: desk.Kind(kind), ID: id}]
+				if w.counted || !w.src.untold(s) && !w.src.t.hides && !w.restored {
+					w.violate(w.missing(s, began), "a census calls %s missed, and the feed told everything: %s", x.Record, x.Reason)
 				}
 			}
 			return err
@@ -494,12 +510,36 @@ func (w *world) census(scopes ...string) {
 	}
 }
 
-// idle is a run that must not change anything in the target.
-func (w *world) idle(q delta.Request) *task {
+// untold tells whether something happened to a record, or to one that was merged into it, of which the feed said nothing.
+func (d *simDesk) untold(s *record) bool {
+	return slices.ContainsFunc(d.order, func(r *record) bool { return r.unheard && d.survivor(r) == d.survivor(s) })
+}
+
+// missing says what it means that a census calls a ticket missed which no feed has kept silent about: it is lost, if it was
+// another one in the target when the census began; else the census is wrong.
+func (w *world) missing(s *record, began time.Time) string {
+	switch v := s.now(); {
+	case v.at.After(began):
+		return "miscounted"
+	case v.gone, v.spam, v.into != "":
+		return "lost"
+	}
+	o := &oracle{w: w}
+	for _, t := range w.dst.order {
+		if t.source == s.ref && t.live() && len(t.now().entries) >= len(s.now().entries) &&
+			!slices.ContainsFunc(comparedFields, func(f desk.Field) bool { return o.mapped(f, text(s.now().fields[f])) != text(t.now().fields[f]) }) {
+			return "miscounted"
+		}
+	}
+	return "lost"
+}
+
+// idle is a run that must not change anything in the target. People of the source are at work while it looks.
+func (w *world) idle(q delta.Request, script []event) *task {
 	w.pass(10 * time.Second) // what is still on its way arrives
 	before := len(w.dst.feed)
 	t := &task{q: q}
-	w.phase(-1, nil, t)
+	w.phase(looking, script, t)
 	if n := len(w.dst.feed) - before; n > 0 && !w.dst.t.automates {
 		w.violate("overwritten", "a %s run (dry: %v) changed the target: %d changes", q.Kind, q.Dry, n)
 	}

@@ -12,22 +12,30 @@ import (
 	"github.com/deltadesk/deltadesk/shared/report"
 )
 
-// The phases before the full run, in worlds that begin with a sample.
+// The phases beside the full run and the rounds of deltas.
 const (
+	looking  = -4 // any run that only looks
 	sampling = -3
 	undoing  = -2
 )
 
-// sampleScript draws what happens while a sample is moved and while it is undone.
-func sampleScript(p params) []event {
+// amid is what people do in the source while a run looks.
+var amid = []string{
+	"source: new ticket", "source: reply", "source: note", "source: edit", "source: burst", "source: link", "source: delete", "source: restore", "source: spam",
+	"source: no spam", "source: merge", "source: redact",
+}
+
+// sideScript draws what happens while a sample is moved, while a run is undone, and in the source while a run looks.
+func sideScript(p params) []event {
 	var out []event
-	for phase, calls := range map[int]int{sampling: 600, undoing: 250} {
-		if p.sample == 0 || phase == undoing && !p.undone {
+	for phase, calls := range map[int]int{sampling: 600, undoing: 250, looking: 150} {
+		if phase == sampling && p.sample == 0 || phase == undoing && !p.undone && p.undo == 0 {
 			continue
 		}
 		r := rand.New(rand.NewPCG(p.seed, uint64(10+phase))) //nolint:gosec // phases are above -10
 		for _, s := range sorts {
-			if strings.HasPrefix(s.what, "operator") && s.what != "operator: cancel" {
+			if strings.HasPrefix(s.what, "operator") && s.what != "operator: cancel" || s.what == "target: harm" ||
+				phase == looking && !slices.Contains(amid, s.what) {
 				continue
 			}
 			for n := s.often/150 + 1; n > 0; n-- {
@@ -35,7 +43,7 @@ func sampleScript(p params) []event {
 					continue
 				}
 				e := event{phase: phase, at: r.IntN(calls), what: s.what, sub: r.Uint64()}
-				if s.before && r.IntN(2) == 0 {
+				if s.before && phase != looking && (!s.during || r.IntN(2) == 0) {
 					e.at = -1
 				}
 				out = append(out, e)
@@ -58,12 +66,13 @@ func (w *world) sample(script []event) {
 }
 
 // undoOne takes one of the deltas of a round back. What the next one brings again, the judge sees in the end.
-func (w *world) undoOne(ds []*task) {
+func (w *world) undoOne(ds []*task, script []event) {
 	for _, d := range ds {
 		if d.id != "" && d.done && len(w.bad) == 0 {
 			w.occur("undo/a delta")
-			w.pass(time.Duration(6+w.roll.IntN(300)) * time.Minute)
-			w.undo(d.id, nil)
+			w.pass(6 * time.Minute)
+			w.between(undoing, script)
+			w.undo(d.id, script)
 			return
 		}
 	}

@@ -11,7 +11,7 @@ import (
 // event is one thing that happens in a world, which could as well not happen.
 type event struct {
 	no    int
-	phase int // 0: the full runs; below: a sample and its undo; 1 and on: the deltas of a round
+	phase int // 0: the full runs; below: a sample, an undo, runs that look; 1 and on: the deltas of a round
 	at    int // after so many calls of the phase; -1: before it begins
 	what  string
 	sub   uint64 // seed of what the event decides
@@ -98,6 +98,7 @@ var sorts = []weighted{
 	{"operator: one-off since", 5, false, true},
 	{"operator: census", 12, false, true},
 	{"source: unheard edit", 20, true, true},
+	{"target: harm", 60, false, true},
 }
 
 // newScript draws what happens in a world.
@@ -110,6 +111,9 @@ func newScript(p params) []event {
 			calls = 4000
 		}
 		for _, s := range sorts {
+			if s.what == "target: harm" && !p.harm {
+				continue
+			}
 			n := s.often / 100
 			if r.IntN(100) < s.often%100 {
 				n++
@@ -127,7 +131,7 @@ func newScript(p params) []event {
 			}
 		}
 	}
-	out = append(out, sampleScript(p)...)
+	out = append(out, sideScript(p)...)
 	slices.SortStableFunc(out, func(a, b event) int { return cmp.Or(a.phase-b.phase, a.at-b.at) })
 	for i := range out {
 		out[i].no = i

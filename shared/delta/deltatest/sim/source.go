@@ -109,11 +109,11 @@ func (s *source) everything(kind desk.Kind, c cursor) desk.Page {
 	var p desk.Page
 	for ; c.All < len(d.order) && len(p.Items) < d.t.pageSize; c.All++ {
 		r := d.order[c.All]
-		v := r.now()
-		if r.ref.Kind != kind || v.gone && d.t.hides || v.forgotten {
+		v, shown := r.shown(d.clock())
+		if r.ref.Kind != kind || !shown || v.gone && d.t.hides || v.forgotten {
 			continue
 		}
-		p.Items = append(p.Items, s.listed(r, *v, s.event(*v), v.into))
+		p.Items = append(p.Items, s.listed(r, v, s.event(v), v.into))
 	}
 	p.Done = c.All >= len(d.order)
 	p.Next = c.raw()
@@ -178,18 +178,9 @@ func (s *source) changed(kind desk.Kind, c, end cursor) desk.Page {
 		if r.ref.Kind != kind {
 			continue
 		}
-		v := *r.now()
-		if v.shown.After(now) { // what the listing shows of it is the version before, if it still knows that one
-			shown := false
-			for _, old := range slices.Backward(r.versions[:len(r.versions)-1]) {
-				if !old.shown.After(now) {
-					v, shown = old, true
-					break
-				}
-			}
-			if !shown {
-				continue
-			}
+		v, shown := r.shown(now)
+		if !shown {
+			continue
 		}
 		st := v.at.Truncate(d.t.resolution)
 		if v.gone && d.t.hides || v.forgotten || st.Before(c.At) || st.Equal(c.At) && r.ref.ID <= c.ID {

@@ -54,6 +54,8 @@ type world struct {
 	undoing       bool             // a run is being taken back
 	restored      bool             // the ledger went back to an earlier day
 	unheard       bool             // something changed in the source that its feed did not tell
+	harmed        bool             // something in the target was changed without a trace
+	uncounted     bool             // a census was stopped when all was calm
 	counted       bool             // what a census found since has been carried over
 	ended         map[string]bool
 	snapshot      *deltatest.Snapshot

@@ -102,6 +102,38 @@ func bugs() []bug {
 				"\tw.held.Fields = m.Held\n",
 				"\tw.held.Fields = m.Held\n\tif len(m.Held) > 0 {\n\t\treturn e.commit(ctx, w, OutHeld)\n\t}\n")},
 		},
+		{
+			"census-believes-the-ledger", 1, "a census takes for known whatever the ledger has, however old the reading is", sorts("lost"),
+			[]change{engine("census.go",
+				`l.Target != "" && l.Claim == nil && l.Gone == "" && l.Began.After(sure)`,
+				`l.Target != "" && l.Claim == nil && l.Gone == ""`)},
+		},
+		{
+			"census-asks-the-feed-too-early", 1, "a census calls missed what changed while it listed", sorts("miscounted"),
+			[]change{engine("survey.go", `if at.until, err = e.Source.Mark(ctx); err != nil {`, `if at.until = run.Until; err != nil {`)},
+		},
+		{
+			"gone-is-not-due", 1, "a census finds a ticket gone for which the source has no word, and nothing becomes due", sorts("lost"),
+			[]change{engine("census.go", `for _, ref := range gone {`, `for _, ref := range gone[:0] {`)},
+		},
+		{
+			"harm-is-kept", 1, "a verification takes for people's work what nobody changed", sorts("lost"),
+			[]change{engine("verify.go", `case e.untraced(w, now, f):`, `case e.untraced(w, now, f) && !based:`)},
+		},
+		{
+			"remap-by-stamp", 1, "a remap looks only at what has changed in the source since it was carried out", sorts("lost"),
+			[]change{engine("remap.go", `same := w.asCarriedOut()`, `same := !w.row.Began.Before(w.it.Stamp.At)`)},
+		},
+		{
+			"undone-is-forgotten", 1, "what an undo puts back is not due, so no delta brings it again", sorts("lost"),
+			[]change{engine("putback.go",
+				"\tif err := e.makeDue(ctx, w.run.Scope, w.undone()); err != nil {\n\t\treturn err\n\t}\n\tif err := e.claim(ctx, w, b.intent)",
+				"\tif err := e.claim(ctx, w, b.intent)")},
+		},
+		{
+			"behind-is-newest", 1, "a reading from a replica that is behind is carried out after a newer one", sorts("lost"),
+			[]change{engine("push.go", `if shown && e.behind(w) {`, `if shown && false {`)},
+		},
 
 		// 2: nothing twice.
 		{
@@ -115,6 +147,18 @@ func bugs() []bug {
 		{
 			"restored-ledger-doubles", 2, "after the ledger was restored nobody looks for what it forgot", sorts("doubled"),
 			[]change{engine("write.go", `e.find(ctx, w, w.run.adopted() || w.takenOver)`, `e.find(ctx, w, w.takenOver)`)},
+		},
+		{
+			"image-after-the-create", 2, "that a run made a ticket is kept for an undo only when it is made", sorts("lost"),
+			[]change{
+				engine("write.go",
+					"\tif err := e.before(ctx, w, image{Ref: w.ref}); err != nil {\n\t\treturn desk.Record{}, e.release(ctx, w, err)\n\t}\n",
+					""),
+				engine("write.go",
+					"\tw.row.Target, w.row.How, w.row.Unfinished = written.ID, \"created\", true\n",
+					"\tif err := e.before(ctx, w, image{Ref: w.ref}); err != nil {\n\t\treturn desk.Record{}, e.doubt(ctx, w, err)\n\t}\n"+
+						"\tw.row.Target, w.row.How, w.row.Unfinished = written.ID, \"created\", true\n"),
+			},
 		},
 
 		// 3: the cutoff moves forward only, over finished work only.
@@ -159,11 +203,38 @@ func bugs() []bug {
 			"write-without-lock", 4, "a write does not tell the desk which version it is meant for", sorts("overwritten"),
 			[]change{engine("write.go", `out[0].Lock = now.Lock`, `out[0].Lock = ""`)},
 		},
+		{
+			"remap-overwrites", 4, "what another mapping makes of a field is written over what people set", sorts("overwritten"),
+			[]change{engine("write.go",
+				"\tm := merge(w.ref.Kind, w.row.Fields,",
+				"\tfor f, b := range w.row.Fields {\n\t\tif w.it.Due == \"mapping\" {\n\t\t\tw.row.Fields[f] = newBase(b.Src, now.Fields[f].Digest())\n\t\t}\n\t}\n"+
+					"\tm := merge(w.ref.Kind, w.row.Fields,")},
+		},
+		{
+			"undo-over-people", 4, "an undo puts back what people have changed since", sorts("overwritten"),
+			[]change{engine("putback.go", `case t == wrote.tgt(), bare.Fields[f].Digest() == wrote.tgt():`, `case true || bare.Fields == nil:`)},
+		},
+		{
+			"heal-over-people", 4, "a verification's heal sets fields again that people have changed", sorts("overwritten"),
+			[]change{engine("heal.go", `return !now.Touched[f] && !e.holdsOthers(w, now)`, `return !e.holdsOthers(w, now)`)},
+		},
+		{
+			"heal-without-lock", 4, "a heal takes nobody's word for it that nobody has worked on a record", sorts("overwritten"),
+			[]change{engine("heal.go", `return now.Lock != "" && now.Lock == w.row.Lock`, `return now.Lock != ""`)},
+		},
+		{
+			"earlier-day-is-believed", 4, "what a restored ledger says of a ticket is taken for our last write", sorts("overwritten", "lost"),
+			[]change{engine("ours.go", `return w.run.Adopt || w.run.adopted() && len(w.row.Trail) > 0 &&`, `return false && w.run.adopted() && len(w.row.Trail) > 0 &&`)},
+		},
 
 		// 5: nothing is deleted unless a policy names it.
 		{
 			"deletes-unasked", 5, "what was deleted in the source is deleted in the target although the policy says ignore", sorts("lost"),
 			[]change{engine("events.go", `case policy == Mirror:`, `case policy == Mirror || policy == Ignore:`)},
+		},
+		{
+			"undo-removes-people's-work", 5, "an undo removes a ticket on which people have worked since", sorts("overwritten"),
+			[]change{engine("undo.go", `if what := e.worked(w, now, blind); len(what) > 0 {`, `if what := e.worked(w, now, blind); false {`)},
 		},
 
 		// 6: silent.
