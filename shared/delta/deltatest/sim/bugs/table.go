@@ -130,10 +130,6 @@ func bugs() []bug {
 				"\tif err := e.makeDue(ctx, w.run.Scope, w.undone()); err != nil {\n\t\treturn err\n\t}\n\tif err := e.claim(ctx, w, b.intent)",
 				"\tif err := e.claim(ctx, w, b.intent)")},
 		},
-		{
-			"behind-is-newest", 1, "a reading from a replica that is behind is carried out after a newer one", sorts("lost"),
-			[]change{engine("push.go", `if shown && e.behind(w) {`, `if shown && false {`)},
-		},
 
 		// 2: nothing twice.
 		{
