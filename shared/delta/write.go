@@ -301,6 +301,9 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 	e.keepLock(w, after)
 	if w.row.Unfinished && w.run.Images {
 		w.row.Rest = restOf(after, w.row.Fields)
+		if slices.ContainsFunc(m.Held, func(h heldField) bool { _, based := w.row.Fields[h.Field]; return !based }) {
+			w.row.Rest = "" // what is asked about may be the work of people: nothing is equal to that
+		}
 	}
 	out := OutUnchanged
 	switch {

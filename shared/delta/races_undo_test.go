@@ -1,0 +1,42 @@
+package delta_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/deltadesk/deltadesk/shared/delta"
+	"github.com/deltadesk/deltadesk/shared/desk"
+)
+
+// Races around undos: what is taken back is what the migration did, never what people did beside it.
+
+// A create loses its answer, and people work on the ticket before anybody has looked: it is asked about. Whether the answer is to
+// leave it to them or still to come, an undo leaves the ticket.
+func TestRaceUndoOfOpenCreate(t *testing.T) {
+	for _, answered := range []bool{false, true} {
+		s := newStage(t)
+		full(t, s.World)
+		s.Wait(time.Hour)
+		id := s.ticket("one", "first")
+		lost := false
+		s.Target.Lose = func(op string, _ desk.Ref) error {
+			if op != "create" || lost {
+				return nil
+			}
+			lost = true
+			s.Target.Edit(s.there(id), desk.Fields{desk.Subject: {"by an agent"}})
+			return noAnswer()
+		}
+		r := run(t, s.World, mainDelta)
+		s.held("subject")
+		if answered {
+			if err := s.Engine().Decide(ctx, ticket(id), desk.Subject, "", delta.Decision{Choice: delta.ChooseTarget}); err != nil {
+				t.Fatal(err)
+			}
+			run(t, s.World, mainDelta)
+		}
+		s.Wait(time.Hour)
+		run(t, s.World, undo(r.ID))
+		s.field(id, desk.Subject, "[by an agent]")
+	}
+}
