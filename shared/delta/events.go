@@ -390,7 +390,9 @@ func (e *Engine) leave(ctx context.Context, w *work, why string) error {
 	}
 	var wrote desk.Fields
 	if err == nil && now.Ref.ID == w.row.Target && w.row.How != mergedThere {
-		e.unread(w, e.untagged(w, now))
+		if w.takenOver {
+			e.unread(w, e.untagged(w, now))
+		}
 		policy := e.mig.OnMerged
 		if policy == Mirror {
 			policy = Close
@@ -591,7 +593,6 @@ func (e *Engine) carryOutEvent(ctx context.Context, w *work) error {
 	}
 	gone := errors.Is(err, desk.ErrNotFound)
 	if err == nil && w.takenOver {
-		e.tellOurs(w, e.untagged(w, now))
 		e.unread(w, e.untagged(w, now))
 	}
 	others := err == nil && e.holdsOthers(w, now)

@@ -214,18 +214,20 @@ func (e *Engine) unclear(w *work, now desk.Record) {
 	w.row.Fields = fields
 }
 
-// unread marks the fields of a ticket that an open create has made, and whose record has left the source: should it come back,
-// nobody knows any more what the create was to write. It never counts as what people left there for good.
+// unread is tellOurs and unclear for a record that has left the source: should it come back, nobody knows any more what an open
+// create or write was to say. What the target says then never counts as what people left there for good.
 func (e *Engine) unread(w *work, now desk.Record) {
-	if w.before == nil || !w.before.Create {
-		return
-	}
-	fields := maps.Clone(w.row.Fields)
-	if fields == nil {
-		fields = map[desk.Field]base{}
+	e.tellOurs(w, now)
+	fields := w.row.Fields
+	for f, i := range w.before.Intent {
+		b, based := fields[f]
+		if t := now.Fields[f].Digest(); based && !i.Event && t != "" && t != i.tgt() && t != b.tgt() {
+			b.Src, b.Ask = "cut off", e.mig.conflict(f) == TargetWins
+			fields[f] = b
+		}
 	}
 	for f, v := range now.Fields {
-		if _, based := fields[f]; based || len(v) == 0 || f == desk.Started || f == desk.Resolved {
+		if _, based := fields[f]; !w.before.Create || based || len(v) == 0 || f == desk.Started || f == desk.Resolved {
 			continue
 		}
 		fields[f] = base{Src: "cut off", Tgt: "cut off", Ask: e.mig.conflict(f) == TargetWins}
@@ -233,7 +235,6 @@ func (e *Engine) unread(w *work, now desk.Record) {
 			fields[f] = base{Src: "cut off", Tgt: v.Digest()}
 		}
 	}
-	w.row.Fields = fields
 }
 
 // adopted tells whether a run has adopted what was in the target.

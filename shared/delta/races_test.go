@@ -1103,3 +1103,36 @@ func TestRaceClosedByPeople(t *testing.T) {
 	run(t, s.World, mainDelta)
 	s.field(id, desk.Status, "["+s.Migration.Policies.ClosedStatus+"]")
 }
+
+// A write loses its answer, in a desk that writes values its own way, and the ticket leaves the source before anybody has looked.
+// When it is back and says something else, our own value is not taken for people's.
+func TestRaceOpenWriteOfDeleted(t *testing.T) {
+	s := newStage(t)
+	s.Migration.Policies.ConflictField = map[desk.Field]delta.Conflict{desk.Subject: delta.TargetWins}
+	s.Migration.Policies.OnDeleted = delta.Ignore
+	s.Target.Normalise = func(f desk.Field, v desk.Value) desk.Value {
+		if f != desk.Subject {
+			return v
+		}
+		return desk.Value{strings.ToUpper(v.First())}
+	}
+	id := s.ticket("one")
+	full(t, s.World)
+	s.Wait(time.Hour)
+	s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"two"}})
+	lost := false
+	s.Target.Lose = func(op string, _ desk.Ref) error {
+		if op != "apply" || lost {
+			return nil
+		}
+		lost = true
+		s.Source.Remove(ticket(id))
+		return noAnswer()
+	}
+	run(t, s.World, mainDelta)
+	s.Source.Restore(ticket(id))
+	s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"three"}})
+	s.Wait(time.Hour)
+	run(t, s.World, mainDelta)
+	s.held("subject")
+}

@@ -40,3 +40,20 @@ func TestRaceUndoOfOpenCreate(t *testing.T) {
 		s.field(id, desk.Subject, "[by an agent]")
 	}
 }
+
+// Both sides change a field of a ticket that a delta has made, and a policy leaves it to the target's people: an undo of that delta
+// does not take their work away with the ticket.
+func TestRaceUndoOfKept(t *testing.T) {
+	s := newStage(t)
+	s.Migration.Policies.ConflictField = map[desk.Field]delta.Conflict{desk.Subject: delta.TargetWins}
+	full(t, s.World)
+	s.Wait(time.Hour)
+	id := s.ticket("one", "first")
+	r := run(t, s.World, mainDelta)
+	s.Target.Edit(s.there(id), desk.Fields{desk.Subject: {"by an agent"}})
+	s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"two"}})
+	s.Wait(time.Hour)
+	run(t, s.World, mainDelta)
+	run(t, s.World, undo(r.ID))
+	s.field(id, desk.Subject, "[by an agent]")
+}
