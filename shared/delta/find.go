@@ -15,7 +15,7 @@ import (
 // tickets only when a create may have happened already (model: LookUp). It comes after the claim, so that nobody else creates
 // between the look and our own create. It leaves w.held.Doubt set when a person has to say.
 func (e *Engine) find(ctx context.Context, w *work, lookFirst bool) (id, how string, err error) {
-	if a := w.heldBefore.Answer; a != nil {
+	if a := w.heldBefore.Answer; a != nil && len(w.heldBefore.Doubtful) == 0 { // else it is about an entry
 		switch a.Choice {
 		case ChooseLink:
 			return a.Value.First(), "decided", nil

@@ -1136,3 +1136,32 @@ func TestRaceOpenWriteOfDeleted(t *testing.T) {
 	run(t, s.World, mainDelta)
 	s.held("subject")
 }
+
+// Somebody says that an entry in doubt is in the target's ticket, which people have deleted meanwhile. The ticket is made again, and
+// that create loses its answer: the word about the entry says nothing about where the ticket is.
+func TestRaceAnsweredEntryOfGone(t *testing.T) {
+	s := newStage(t)
+	s.Target.NoMarkers = true
+	s.Migration.Policies.OnTargetGone = delta.RecreateGone
+	id := s.ticket("one", "first")
+	full(t, s.World)
+	s.Wait(time.Hour)
+	s.say(id, "second")
+	lost := 0
+	s.Target.Lose = func(op string, _ desk.Ref) error {
+		if op == "apply" && lost == 0 || op == "create" && lost == 1 {
+			lost++
+			return noAnswer()
+		}
+		return nil
+	}
+	run(t, s.World, mainDelta)
+	s.held("may have been added already")
+	s.decide(id, "", delta.ChooseLink)
+	s.Target.Remove(s.there(id))
+	run(t, s.World, mainDelta)
+	run(t, s.World, mainDelta)
+	if n := len(s.Target.Look()["ticket/"+id]); n != 1 || lost != 2 {
+		t.Errorf("%d times in the target, %d answers lost", n, lost)
+	}
+}
