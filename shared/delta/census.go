@@ -32,10 +32,10 @@ func (e *Engine) agreed(run *Run, l followed, it desk.Listed) bool {
 }
 
 // missable tells whether a record of the ledger must be in the source's listing: it was carried over and is followed, and the
-// source has had time to show it since it was last carried out, wherever it was read then.
+// source has had time to show it since it was last carried out, wherever it was read then. Spam may still be deleted.
 func (e *Engine) missable(run *Run, l ledgerRow) bool {
 	out := l.Outside[scopeDigest(run.Filter)]
-	return l.Target != "" && l.Gone == "" && l.Into == "" && !l.Held && (out.IsZero() || l.Began.After(out)) &&
+	return l.Target != "" && (l.Gone == "" || l.Gone == desk.Spam) && l.Into == "" && !l.Held && (out.IsZero() || l.Began.After(out)) &&
 		len(l.Trail) > 0 && !l.Trail[len(l.Trail)-1].At.Add(e.SourceSide.ListLag).After(run.Started)
 }
 

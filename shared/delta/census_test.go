@@ -358,3 +358,21 @@ func TestCensusOfThousands(t *testing.T) {
 		t.Errorf("still missed after the delta: %v", missed)
 	}
 }
+
+// Spam that the policies leave as it is, and a source that shows nothing of what it deletes: a census finds that it is gone, and
+// the policy for deletions is carried out.
+func TestCensusOfDeletedSpam(t *testing.T) {
+	s := newStage(t)
+	s.Migration.Policies.OnSpam, s.Migration.Policies.OnDeleted = delta.Ignore, delta.Close
+	id, other := s.ticket("one"), s.ticket("other")
+	full(t, s.World)
+	s.Wait(time.Hour)
+	s.Source.Junk(ticket(id))
+	run(t, s.World, mainDelta)
+	s.Source.Purges = true // and it is deleted
+	s.Wait(time.Hour)
+	s.census(census)
+	run(t, s.World, mainDelta)
+	s.field(id, desk.Status, "[resolved]")
+	s.field(other, desk.Status, "[open]")
+}

@@ -23,7 +23,7 @@ func (e *Engine) claim(ctx context.Context, w *work, intent map[desk.Field]base)
 	now := e.Now().UTC()
 	row.Claim = &claim{
 		By: e.NewID(), Session: e.Session, At: now, Create: row.Target == "", Intent: intent, Adds: w.doubtful(), Puts: w.puts, Answered: w.answered(),
-		Revised: w.revising, Delete: w.deleting, Undo: w.run.Undoes,
+		Revised: w.revising, Delete: w.deleting, Undo: w.run.Undoes, Brings: w.brings,
 		Until: now.Add(e.Timeout + e.TargetSide.Settle + e.TargetSide.FindLag + e.Skew),
 	}
 	version, err := e.put(ctx, e.ledgerKey(w.ref), w.row.version, row)
@@ -33,6 +33,19 @@ func (e *Engine) claim(ctx context.Context, w *work, intent map[desk.Field]base)
 	w.row, w.claimed = row, row.Claim.By
 	w.row.version = version
 	return nil
+}
+
+// bringing notes which entries are about to be added, where the target shows it afterwards, unless they are very many.
+func (e *Engine) bringing(w *work, es []desk.Entry) {
+	if e.TargetSide.EntryMarker == "" || len(w.brings)+len(es) > 200 {
+		return
+	}
+	w.brings = slices.Clone(w.brings)
+	for _, en := range es {
+		if !slices.Contains(w.brings, en.ID) {
+			w.brings = append(w.brings, en.ID)
+		}
+	}
 }
 
 // adding notes which entries are about to be added, where the target cannot show it afterwards.
@@ -75,6 +88,7 @@ func (e *Engine) ensure(ctx context.Context, w *work, intent map[desk.Field]base
 	}
 	c := *w.row.Claim
 	c.Create, c.Intent, c.Adds, c.Puts, c.Answered, c.Revised = w.row.Target == "", intent, w.doubtful(), w.puts, w.answered(), w.revising
+	c.Brings = w.brings
 	w.row.Claim = &c
 	return e.saveRow(ctx, w)
 }

@@ -156,6 +156,8 @@ func (e *Engine) mergeAliases(ctx context.Context, w *work) (moved bool, err err
 				if len(ids) > 0 {
 					row.Target, row.How = ids[0], "found"
 				}
+			} else if !ok && row.Target == "" && row.Claim.Create {
+				w.losses = append(w.losses, desk.Loss{Class: "in-doubt", What: ref.String() + " may have been created before an answer was lost, and was merged in the source since; this target cannot be searched for it"})
 			}
 		}
 		did, how, left, err := e.mergeTarget(ctx, w, ref, &row)
@@ -689,6 +691,9 @@ func (e *Engine) holdsOthers(w *work, now desk.Record) bool {
 	}
 	for _, en := range w.rec.Entries { // of which a writer who was cut off may have brought some
 		ours[e.marker(en.ID)] = true
+	}
+	for _, id := range w.brings { // as he has noted, where the source no longer shows them
+		ours[e.marker(id)] = true
 	}
 	return slices.ContainsFunc(now.Entries, func(en desk.Entry) bool {
 		return en.Marker != "" && !ours[en.Marker] && !isNote(strings.TrimPrefix(en.Marker, e.marker("")))

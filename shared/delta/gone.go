@@ -29,6 +29,7 @@ func (e *Engine) leaveTarget(ctx context.Context, w *work) error {
 	w.row.Target, w.row.How, w.row.Fields, w.row.Tag, w.row.Lock, w.row.Worked, w.row.Began = "", "", nil, "", "", false, time.Time{}
 	w.row.Entries, w.fresh = nil, nil
 	e.adding(w, w.want.Entries[:min(1, len(w.want.Entries))])
+	e.bringing(w, w.want.Entries)
 	if err := e.ensure(ctx, w, nil); err != nil {
 		return err
 	}

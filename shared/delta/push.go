@@ -175,6 +175,7 @@ type work struct {
 	chunks int                 // rows of the thread that are full
 	fresh  []string            // entries added to known since the row was read
 	puts   map[desk.Field]string
+	brings []string        // entries that are about to be added, or may have been, where the target shows it
 	open   []string        // entries of which it is open whether they are in the target
 	adds   []string        // entries that are just being added, where the target cannot show it afterwards
 	came   map[string]bool // entries that were in another ticket before

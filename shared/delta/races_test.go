@@ -1165,3 +1165,37 @@ func TestRaceAnsweredEntryOfGone(t *testing.T) {
 		t.Errorf("%d times in the target, %d answers lost", n, lost)
 	}
 }
+
+// Replies lose their answer in a desk that shows whose entries are, and the source deletes the ticket and shows nothing of it any
+// more: what was brought is not taken for the entries of another ticket, and the policy is carried out.
+func TestRaceOpenRepliesOfDeleted(t *testing.T) {
+	for _, op := range []string{"create", "apply"} {
+		s := newStage(t)
+		s.Source.Purges = true
+		s.Migration.Policies.OnDeleted = delta.Close
+		id := ""
+		if op == "apply" {
+			id = s.ticket("one", "first")
+		}
+		full(t, s.World)
+		s.Wait(time.Hour)
+		if op == "create" {
+			id = s.ticket("one", "first")
+		} else {
+			s.say(id, "second")
+		}
+		lost := false
+		s.Target.Lose = func(o string, _ desk.Ref) error {
+			if o != op || lost {
+				return nil
+			}
+			lost = true
+			s.Source.Remove(ticket(id))
+			return noAnswer()
+		}
+		run(t, s.World, mainDelta)
+		s.Wait(time.Hour)
+		run(t, s.World, mainDelta)
+		s.field(id, desk.Status, "[resolved]")
+	}
+}

@@ -1,6 +1,8 @@
 package delta_test
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -56,4 +58,32 @@ func TestRaceUndoOfKept(t *testing.T) {
 	run(t, s.World, mainDelta)
 	run(t, s.World, undo(r.ID))
 	s.field(id, desk.Subject, "[by an agent]")
+}
+
+// A create loses its answer in a desk that nobody can search, and the source merges the ticket before anybody has looked. The report
+// says that it may be in the target, and so does an undo.
+func TestRaceUndoOfMergedOpenCreate(t *testing.T) {
+	s := newStage(t)
+	s.Target.NoFinder = true
+	full(t, s.World)
+	s.Wait(time.Hour)
+	a, b := s.ticket("a", "of a"), s.ticket("b", "of b")
+	lost := false
+	s.Target.Lose = func(op string, ref desk.Ref) error {
+		if op != "create" || ref != ticket(a) || lost {
+			return nil
+		}
+		lost = true
+		s.Source.Join(ticket(a), ticket(b))
+		return noAnswer()
+	}
+	r := run(t, s.World, mainDelta)
+	if n := losses(reportOf(t, s.World, r.ID), "in-doubt"); n != 1 {
+		t.Errorf("%d losses in doubt", n)
+	}
+	s.Wait(time.Hour)
+	rep := reportOf(t, s.World, run(t, s.World, undo(r.ID)).ID)
+	if s.Target.Look()["ticket/"+a] != nil && !strings.Contains(fmt.Sprint(rep.Exceptions), "it was merged into") {
+		t.Errorf("%+v", rep.Exceptions)
+	}
 }

@@ -386,6 +386,9 @@ type claim struct {
 	// Adds are the entries to be added, in a target that cannot show which entries are ours: those of a claim that is found
 	// later are in doubt, and no others.
 	Adds []string `json:"adds,omitempty"`
+	// Brings are the entries to be added, in a target that shows which entries are ours: should the record leave the source before
+	// anybody has looked, they are told from those of other tickets.
+	Brings []string `json:"brings,omitempty"`
 	// Puts are digests of what fields say already and are to go on saying: they are written again, because the desk moves
 	// them when an entry arrives. What they say stays the work of whoever said it.
 	Puts map[desk.Field]string `json:"puts,omitempty"`

@@ -141,7 +141,7 @@ func (e *Engine) undoOne(ctx context.Context, w *work) error {
 		w.before, w.takenOver, w.open = w.row.Claim, true, append(slices.Clip(w.open), w.row.Claim.Adds...)
 	}
 	switch {
-	case kept.Created && w.row.Target == "" && w.row.Claim == nil:
+	case kept.Created && w.row.Target == "" && w.row.Claim == nil && w.row.Into == "":
 		w.finish(OutUnchanged, "it is not in the target")
 		return nil
 	case kept.Created && w.ref.Kind != desk.Ticket:

@@ -28,7 +28,7 @@ func (e *Engine) carryOut(ctx, intake context.Context, w *work) error {
 	w.held = Held{Ref: w.ref, Run: w.run.ID, Scope: w.run.Scope}
 	w.open = w.row.Open
 	if w.before = w.row.Claim; w.before != nil {
-		w.takenOver, w.open, w.puts = true, append(slices.Clip(w.open), w.before.Adds...), w.before.Puts
+		w.takenOver, w.open, w.puts, w.brings = true, append(slices.Clip(w.open), w.before.Adds...), w.before.Puts, w.before.Brings
 	}
 	if w.run.Dry {
 		return e.rehearse(ctx, w)
@@ -48,6 +48,7 @@ func (e *Engine) carryOut(ctx, intake context.Context, w *work) error {
 	var now desk.Record
 	if w.row.Target == "" {
 		e.adding(w, w.want.Entries[:min(1, len(w.want.Entries))])
+		e.bringing(w, w.want.Entries)
 		if err := e.claim(ctx, w, nil); err != nil {
 			return err
 		}
@@ -278,6 +279,7 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 	todo := e.changes(w, m, now, tags, missing)
 	if len(todo) > 0 {
 		e.adding(w, todo[0].Entries)
+		e.bringing(w, missing)
 		intent := map[desk.Field]base{}
 		for f, v := range m.Apply {
 			b := newBase(w.want.Fields[f].Digest(), v.Digest())

@@ -88,14 +88,17 @@ func (w *world) rest() {
 	}
 	w.phase(-1, nil, w.deltas()...)
 	// A link whose other end came with the other window is drawn by the next delta, which also sees to what was handed on to it.
-	later := false
-	for part := range w.store.Parts("due/") {
-		for row := range w.store.Each(part) {
-			why := between(row.Body, `"why":"`, `"`)
-			later = later || why == "link" || why == "scope"
+	for range 3 {
+		later := false
+		for part := range w.store.Parts("due/") {
+			for row := range w.store.Each(part) {
+				why := between(row.Body, `"why":"`, `"`)
+				later = later || why == "link" || why == "scope"
+			}
 		}
-	}
-	if later && len(w.bad) == 0 {
+		if !later || len(w.bad) > 0 {
+			break
+		}
 		w.occur("end/something came later")
 		w.phase(-1, nil, w.deltas()...)
 	}
