@@ -188,6 +188,8 @@ type pageRow struct {
 	Done bool `json:"done,omitempty"`
 	// DuePage: the entries come from due rows; the kind's listing begins after it.
 	DuePage bool `json:"due_page,omitempty"`
+	// Last: nothing is planned after this page, which is empty. See endPlan.
+	Last bool `json:"last,omitempty"`
 	// SentOpen and SentRest are when messages for the open and for the other entries were last sent.
 	SentOpen time.Time `json:"sent_open,omitzero"`
 	SentRest time.Time `json:"sent_rest,omitzero"`
