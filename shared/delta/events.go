@@ -390,6 +390,9 @@ func (e *Engine) leave(ctx context.Context, w *work, why string) error {
 	}
 	var wrote desk.Fields
 	if err == nil && now.Ref.ID == w.row.Target && w.row.How != mergedThere {
+		if w.takenOver {
+			e.tellOurs(w, e.untagged(w, now))
+		}
 		e.unread(w, e.untagged(w, now))
 		policy := e.mig.OnMerged
 		if policy == Mirror {
@@ -467,11 +470,7 @@ func (e *Engine) leftBy(r *ledgerRow, wrote desk.Fields) {
 		}
 		r.Tag = tagTicket
 		if t := e.bare(v).Digest(); t != b.tgt() {
-			if !based {
-				b.Src, b.Tgt = "cut off", "cut off"
-			}
-			b.Left = t
-			r.Fields[f] = b
+			r.Fields[f] = b.leaving(t, based)
 		}
 	}
 }

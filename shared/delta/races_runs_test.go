@@ -101,3 +101,52 @@ func TestRacePlanEnded(t *testing.T) {
 		}
 	}
 }
+
+// The event tag is taken off a ticket whose tags people have set, and answers get lost again and again, whatever comes in between: the
+// tags stay theirs.
+func TestRaceTagTakenOff(t *testing.T) {
+	restore := func(s *stage, id string) { s.Source.Restore(ticket(id)) }
+	for _, c := range []struct {
+		name       string
+		amid, back func(s *stage, id string)
+	}{
+		{"a field", func(s *stage, id string) { s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"two"}}) }, restore},
+		{"an entry", func(s *stage, id string) { s.say(id, "more") }, restore},
+		{"marked as spam", func(s *stage, id string) { s.Source.Junk(ticket(id)) }, restore},
+		{
+			"merged outside the scope", func(s *stage, id string) {
+				out := s.ticket("outside")
+				s.Source.Edit(ticket(out), desk.Fields{desk.Group: {"Sales"}})
+				s.Source.Join(ticket(id), ticket(out))
+			}, func(s *stage, id string) { s.Source.Part(ticket(id)) },
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := newStage(t)
+			s.Migration.Scopes["all"] = desk.Scope{Any: map[desk.Field][]string{desk.Group: {"Support"}}}
+			s.Migration.OnDeleted, s.Migration.OnSpam, s.Migration.OnMerged = delta.Tag, delta.Ignore, delta.Close
+			s.Target.TellsTouched = true
+			id := s.ticket("one", "hello")
+			s.Source.Edit(ticket(id), desk.Fields{desk.Tags: {"c"}})
+			s.full()
+			s.Wait(time.Hour)
+			s.Source.Remove(ticket(id))
+			s.delta()
+			s.Target.Edit(s.there(id), desk.Fields{desk.Tags: {"b", "deleted-in-source"}})
+			restore(s, id)
+			s.Target.Lose = func(string, desk.Ref) error {
+				s.Target.Lose = loseOnce("apply")
+				c.amid(s, id)
+				return noAnswer()
+			}
+			s.delta()
+			c.back(s, id)
+			s.Source.Edit(ticket(id), desk.Fields{desk.Priority: {"9"}})
+			s.Target.Lose = loseOnce("apply")
+			s.delta()
+			s.field(id, desk.Tags, "[b]")
+			s.field(id, desk.Priority, "[9]")
+			s.nothingHeld()
+		})
+	}
+}

@@ -365,6 +365,15 @@ func newBase(src, tgt string) base {
 	return base{Src: src, Tgt: tgt}
 }
 
+// leaving notes that t was written again as it was. Where nothing was ever agreed on, it stays like that.
+func (b base) leaving(t string, based bool) base {
+	if !based {
+		b = base{Src: "cut off", Tgt: "cut off"}
+	}
+	b.Left = t
+	return b
+}
+
 func (b base) tgt() string {
 	if b.Same {
 		return b.Src
