@@ -102,7 +102,7 @@ func (e *Engine) censusOne(ctx context.Context, w *work) error {
 		w.finish(OutExcluded, "an undo removed it; the next delta brings it over")
 		return nil
 	case w.row.Target == "":
-		w.missed("", "", false, "it is in the source, and no run has brought it over")
+		w.missed("", "", e.unlisted(w), "it is in the source, and no run has brought it over") // perhaps it was in another scope until now
 		return nil
 	case w.row.How == "fallback":
 		w.finish(OutUnchanged, "a fallback person stands in")
@@ -125,7 +125,7 @@ func (e *Engine) censusOne(ctx context.Context, w *work) error {
 		w.finish(OutExcluded, "what it links to has another place in the target now; the next delta draws the links anew")
 		return nil
 	}
-	w.missed("", "", w.it.Stamp.Before(rec.Stamp), "it has changed in the source, and the feed did not say so")
+	w.missed("", "", e.unlisted(w), "it has changed in the source, and the feed did not say so")
 	return nil
 }
 
@@ -181,10 +181,22 @@ func (e *Engine) censusMerged(ctx context.Context, w *work) error {
 	return nil
 }
 
+// unlisted tells whether the listing may have shown another version of a record than was read: what the feed says of the change
+// that lies between came too late for the census.
+func (e *Engine) unlisted(w *work) bool {
+	return w.it.Stamp.Before(w.rec.Stamp) || e.changedAmid(w.run, w.rec)
+}
+
+// changedAmid tells whether a record may have changed since the census began, by the source's own clock.
+func (e *Engine) changedAmid(run *Run, rec desk.Record) bool {
+	began := rec.Began.Add(-e.Now().Sub(run.Started))
+	return rec.Stamp.At.Add(e.SourceSide.StampResolution + e.Skew).After(began)
+}
+
 // told tells whether a record may look different from what was carried out because of a change that a delta is about to list: the
 // feed has it, or it came since the census began.
 func (e *Engine) told(ctx context.Context, run *Run, rec desk.Record) (bool, error) {
-	if rec.Stamp.At.Add(e.SourceSide.StampResolution + e.Skew).After(run.Started) {
+	if e.changedAmid(run, rec) {
 		return true, nil
 	}
 	pages, err := e.pageRows(ctx, run.ID)

@@ -55,6 +55,7 @@ func (e *Engine) Step(ctx context.Context, id string) (Progress, error) {
 		return Progress{Run: run}, err
 	}
 	const budget = 10
+	run.Listed = run.Listed || planEnded(pages)
 	if !run.Listed && run.Stop == "" && e.paused() == 0 {
 		list := e.list
 		if run.Kind == Census || run.Kind == Remap {
@@ -91,6 +92,9 @@ func (e *Engine) Step(ctx context.Context, id string) (Progress, error) {
 		}
 		var more []pageRow
 		if more, err = e.sweep(ctx, run, pages); err == nil && len(more) == 0 {
+			err = e.endPlan(ctx, &run, pages)
+		}
+		if err == nil && len(more) == 0 {
 			err = e.end(ctx, &run, s, "", "")
 		}
 	default:
@@ -240,12 +244,29 @@ func (e *Engine) tooMany(run Run, c report.Counts) bool {
 // sweep plans the tickets whose links could be drawn only now, because the other end arrived during this run, and those with
 // entries that moved: everybody else has been carried out.
 func (e *Engine) sweep(ctx context.Context, run Run, pages []pageRow) ([]pageRow, error) {
-	if run.Kind.Looks() || run.Kind == Undo || run.Dry || len(pages) == 0 {
+	if run.Kind.Looks() || run.Kind == Undo || run.Dry || len(pages) == 0 || planEnded(pages) {
 		return nil, nil
 	}
 	kinds := e.kinds()
 	return e.listDue(ctx, &run, kinds[len(kinds)-1], len(pages), "link", dueMoved)
 }
+
+// endPlan ends the plan of a run, before its verdict: an empty page takes the place of the next one, on the condition that there is
+// none. So another planner that still lists, or sweeps, plans nothing that the verdict does not know of; and if it has, there is no
+// verdict yet (model: ListPage and Close, which are one step each there).
+func (e *Engine) endPlan(ctx context.Context, run *Run, pages []pageRow) error {
+	if planEnded(pages) {
+		return nil
+	}
+	row := pageRow{No: len(pages), Kind: desk.Ticket, Done: true, Last: true, Sums: &report.Counts{}}
+	if run.Kind == Census || run.Kind == Remap {
+		row.Survey = &surveyRow{At: e.Now().UTC()}
+	}
+	_, err := e.putPage(ctx, run, row, nil)
+	return err
+}
+
+func planEnded(pages []pageRow) bool { return len(pages) > 0 && pages[len(pages)-1].Last }
 
 // end closes a run: the run's verdict, then the report, then cutoff and lane in one write. Cut off in between, the verdict is
 // there and the next step does the rest. The cutoff comes last: it says that nobody has to look at this run's work again. A run

@@ -145,8 +145,8 @@ func TestIdleDelta(t *testing.T) {
 	if d := cmp.Diff(map[string]int{"check": 1}, w.Target.Calls); d != "" {
 		t.Errorf("target calls (-want +got):\n%s", d)
 	}
-	if got := w.Effects.Count() - effects; got > 4 {
-		t.Errorf("%d writes of the store, want at most 4: run, lane, verdict, cutoff", got)
+	if got := w.Effects.Count() - effects; got > 5 {
+		t.Errorf("%d writes of the store, want at most 5: run, lane, end of the plan, verdict, cutoff", got)
 	}
 }
 

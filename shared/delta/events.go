@@ -471,11 +471,7 @@ func (e *Engine) leftBy(r *ledgerRow, wrote desk.Fields) {
 		}
 		r.Tag = tagTicket
 		if t := e.bare(v).Digest(); t != b.tgt() {
-			if !based {
-				b.Src, b.Tgt = "cut off", "cut off"
-			}
-			b.Left = t
-			r.Fields[f] = b
+			r.Fields[f] = b.leaving(t, based)
 		}
 	}
 }

@@ -157,10 +157,15 @@ func (e *Engine) tellOurs(w *work, now desk.Record) {
 			ours[f] = true
 		}
 	}
+	for f, put := range w.before.Puts {
+		if b, based := fields[f]; put != "" && put == now.Fields[f].Digest() && put != b.tgt() { // kept in mind for longer than this claim is
+			fields[f] = b.leaving(put, based)
+		}
+	}
 	for f := range w.want.Fields {
 		t := now.Fields[f].Digest()
 		switch {
-		case t != "" && (t == w.before.Puts[f] || t == fields[f].Left): // written again as it was: whoever set it before
+		case t != "" && t == fields[f].Left: // written again as it was: whoever set it before
 		case ours[f]:
 		case now.Touched != nil && !now.Touched[f] && !fields[f].Kept && !others && !w.run.adopted(): // a ledger of an earlier day does not know what was put back
 			if b, based := fields[f]; !based || t != b.tgt() {

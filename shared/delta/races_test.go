@@ -1012,7 +1012,7 @@ func TestRaceRestartBehindEnded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.Effects.Cuts = []deltatest.Cut{{Effect: s.Effects.Count() + 2}} // the first one is the verdict
+	s.Effects.Cuts = []deltatest.Cut{{Effect: s.Effects.Count() + 3}} // before it come the end of the plan and the verdict
 	func() {
 		defer func() { _ = recover() }()
 		_, err = s.Engine().Step(ctx, r.ID)

@@ -188,6 +188,8 @@ type pageRow struct {
 	Done bool `json:"done,omitempty"`
 	// DuePage: the entries come from due rows; the kind's listing begins after it.
 	DuePage bool `json:"due_page,omitempty"`
+	// Last: nothing is planned after this page, which is empty. See endPlan.
+	Last bool `json:"last,omitempty"`
 	// SentOpen and SentRest are when messages for the open and for the other entries were last sent.
 	SentOpen time.Time `json:"sent_open,omitzero"`
 	SentRest time.Time `json:"sent_rest,omitzero"`
@@ -361,6 +363,15 @@ func newBase(src, tgt string) base {
 		return base{Src: src, Same: true}
 	}
 	return base{Src: src, Tgt: tgt}
+}
+
+// leaving notes that t was written again as it was. Where nothing was ever agreed on, it stays like that.
+func (b base) leaving(t string, based bool) base {
+	if !based {
+		b = base{Src: "cut off", Tgt: "cut off"}
+	}
+	b.Left = t
+	return b
 }
 
 func (b base) tgt() string {

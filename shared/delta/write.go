@@ -503,10 +503,7 @@ func (e *Engine) rebase(w *work, m merge3, before, after desk.Record, merged boo
 		if stays[f] || merged {
 			b, ok := old[f]
 			if t := after.Fields[f].Digest(); t != "" && t == w.puts[f] {
-				if !ok { // nothing was ever agreed on, and it stays like that
-					b, ok = base{Src: "cut off", Tgt: "cut off"}, true
-				}
-				b.Left = t
+				b, ok = b.leaving(t, ok), true
 			}
 			if ok {
 				b.Moved = after.Fields[f].Digest() != b.tgt()

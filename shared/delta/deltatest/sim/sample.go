@@ -22,7 +22,7 @@ const (
 // amid is what people do in the source while a run looks.
 var amid = []string{
 	"source: new ticket", "source: reply", "source: note", "source: edit", "source: burst", "source: link", "source: delete", "source: restore", "source: spam",
-	"source: no spam", "source: merge", "source: redact",
+	"source: no spam", "source: merge", "source: redact", "source: move to another group",
 }
 
 // sideScript draws what happens while a sample is moved, while a run is undone, and in the source while a run looks.
