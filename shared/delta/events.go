@@ -370,17 +370,8 @@ func (e *Engine) leave(ctx context.Context, w *work, why string) error {
 		w.finish(OutExcluded, reason)
 		return nil
 	}
-	for _, id := range w.aliases() { // what was merged into it while it was outside the scope has waited with it
-		var other ledgerRow
-		if _, err := e.get(ctx, e.ledgerKey(desk.Ref{Kind: w.ref.Kind, ID: id}), &other); err != nil {
-			return err
-		}
-		if id == w.ref.ID || other.Into != "" || other.Target == "" && other.Claim == nil {
-			continue
-		}
-		if err := e.makeDue(ctx, w.run.Scope, dueRow{Listed: desk.Listed{Ref: desk.Ref{Kind: w.ref.Kind, ID: id}}, Why: dueMoved, Run: w.run.ID}); err != nil {
-			return err
-		}
+	if err := e.endWith(ctx, w); err != nil {
+		return err
 	}
 	w.before, w.takenOver = w.row.Claim, w.row.Claim != nil
 	if err := e.dropHeld(ctx, w.ref, w.row); err != nil {
@@ -408,6 +399,24 @@ func (e *Engine) leave(ctx context.Context, w *work, why string) error {
 	w.row.Into, w.row.Apart = into.ID, true
 	w.row.sawMerged(w, w.ref)
 	return e.left(ctx, w)
+}
+
+// endWith makes due what was merged into w's record while that was gone or outside of the scope, and has waited with it.
+func (e *Engine) endWith(ctx context.Context, w *work) error {
+	for _, id := range w.aliases() {
+		ref := desk.Ref{Kind: w.ref.Kind, ID: id}
+		var other ledgerRow
+		if _, err := e.get(ctx, e.ledgerKey(ref), &other); err != nil {
+			return err
+		}
+		if ref == w.ref || other.Into != "" || other.Target == "" && other.Claim == nil {
+			continue
+		}
+		if err := e.makeDue(ctx, w.run.Scope, dueRow{Listed: desk.Listed{Ref: ref}, Why: dueMoved, Run: w.run.ID}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // leaving is what policy close or tag writes into the ticket of a record that leaves the source: nothing where it is like that

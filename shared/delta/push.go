@@ -378,6 +378,11 @@ func (e *Engine) prepare(ctx context.Context, w *work) error {
 		if err := e.handOn(ctx, w); err != nil {
 			return err
 		}
+		if w.ref == w.it.Ref && w.row.Target == "" && w.run.Kind == Delta && !w.run.Dry {
+			if err := e.endWith(ctx, w); err != nil {
+				return err
+			}
+		}
 		w.finish(OutExcluded, why)
 		return e.arrivedAs(ctx, w)
 	}

@@ -1199,3 +1199,23 @@ func TestRaceOpenRepliesOfDeleted(t *testing.T) {
 		s.field(id, desk.Status, "[resolved]")
 	}
 }
+
+// A ticket is merged into one outside the scope, which is spam, and leaves the source with it. When that one is no spam any more, the
+// merge is carried over.
+func TestRaceMergedIntoSpamOutside(t *testing.T) {
+	s := newStage(t)
+	s.Migration.Scopes["all"] = desk.Scope{Any: map[desk.Field][]string{desk.Group: {"Support"}}}
+	s.Migration.Policies.OnSpam, s.Migration.Policies.OnMerged = delta.Ignore, delta.Close
+	a, b := s.ticket("a", "of a"), s.ticket("b", "of b")
+	s.Source.Edit(ticket(b), desk.Fields{desk.Group: {"Elsewhere"}})
+	full(t, s.World)
+	s.Wait(time.Hour)
+	s.Source.Join(ticket(a), ticket(b))
+	s.Source.Junk(ticket(b))
+	run(t, s.World, mainDelta)
+	s.field(a, desk.Status, "[open]")
+	s.Source.Restore(ticket(b))
+	s.Wait(time.Hour)
+	run(t, s.World, mainDelta)
+	s.field(a, desk.Status, "[resolved]")
+}

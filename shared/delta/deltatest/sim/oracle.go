@@ -237,7 +237,8 @@ func (o *oracle) field(s, t *record, f desk.Field, h delta.Held) string {
 		}
 	}
 	last, _ := lastChange(t, f)
-	if last.undo { // what an undo put back is whoever's it was
+	again := last.by == migration && !last.event && !o.meant(f, o.sourceAt(s, f, last.no), last.val) && !w.dst.t.lock
+	if last.undo || again { // what an undo put back, or a reply found and wrote again, is whoever's it was
 		for _, e := range slices.Backward(changesOf(t, f)) {
 			if e.no < last.no && e.val == last.val && e.by != migration {
 				last = e
@@ -663,6 +664,12 @@ func (o *oracle) ended(ctx context.Context, e *delta.Engine) {
 			w.violate("stuck", "window %s is still taken by run %s", win.Name, win.Active)
 		}
 	}
+	asked := map[string]bool{}
+	for part := range w.store.Parts("held/") {
+		for row := range w.store.Each(part) {
+			asked[row.Sort] = true
+		}
+	}
 	for part := range w.store.Parts("led/") {
 		for row := range w.store.Each(part) {
 			if row.Sort != "row" {
@@ -679,9 +686,11 @@ func (o *oracle) ended(ctx context.Context, e *delta.Engine) {
 				continue // it was gone before the ledger came back, and nothing lists it any more
 			} else if s != nil && s.now().into != "" && !o.arrived(w.src.survivor(s)) {
 				continue // it lives on in one that people of the target deleted
+			} else if s != nil && s.now().into != "" && asked[w.src.survivor(s).ref.String()] {
+				continue // it waits with the one it lives on in
 			}
 			if l.Claim != nil && !l.Held {
-				w.violate("stuck", "ledger row %s is still claimed at the end", part)
+				w.violate("stuck", "ledger row %s is still claimed at the end: %s", part, row.Body)
 			}
 		}
 	}
