@@ -400,6 +400,14 @@ func (e *Engine) prepare(ctx context.Context, w *work) error {
 	joined := w.ref == w.it.Ref || alias.Into == w.ref.ID || slices.Contains(rec.Aliases, alias.Into)
 	if joined && w.row.Target != "" && w.row.Claim == nil && !w.row.Held && w.row.Gone == "" && w.row.Into == "" && !w.row.Unfinished &&
 		w.row.Digest == w.digest && w.it.Due != dueMoved && !w.it.Heal && len(w.waits) == 0 && !w.ofEarlierDay() {
+		if e.SourceSide.ListLag > 0 && !w.run.Dry && w.row.Stamp.Before(w.rec.Stamp) {
+			// It says again what was carried out last. Whoever is shown by a replica what it said in between must know.
+			if w.row.saw(w); w.rec.Ref == w.ref {
+				if err := e.saveRow(ctx, w); err != nil {
+					return err
+				}
+			}
+		}
 		w.finish(OutUnchanged, "")
 		return nil
 	}

@@ -139,7 +139,11 @@ func (b *backing) planFields(e *Engine, w *work, images []image, now desk.Record
 			wrote = have
 		}
 		before, t := im.Fields[f].Digest(), now.Fields[f].Digest()
-		half := w.before != nil && w.before.Undo == w.run.Undoes && w.before.Intent[f].tgt() == t && before == t
+		half := false
+		if w.before != nil && w.before.Undo == w.run.Undoes {
+			meant, written := w.before.Intent[f]
+			half = written && meant.tgt() == t && before == t
+		}
 		switch {
 		case half: // our own doing, before a cut-off
 		case t == before:

@@ -1219,3 +1219,24 @@ func TestRaceMergedIntoSpamOutside(t *testing.T) {
 	run(t, s.World, mainDelta)
 	s.field(a, desk.Status, "[resolved]")
 }
+
+// The source changes a field and takes the change back, and a run sees that nothing is new. A replica that shows the other window
+// what it said in between is behind.
+func TestRaceReplicaBeforeTakenBack(t *testing.T) {
+	s := newStage(t)
+	s.Source.ListLag = time.Minute
+	id := s.ticket("one")
+	full(t, s.World)
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "support"})
+	s.Wait(time.Hour)
+	s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"two"}})
+	s.Wait(2 * time.Second)
+	s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"one"}})
+	run(t, s.World, mainDelta)
+	s.Source.Stale = 1
+	run(t, s.World, delta.Request{Kind: delta.Delta, Window: "support"})
+	if s.Source.Stale != 0 {
+		t.Error("nobody asked the replica")
+	}
+	s.field(id, desk.Subject, "[one]")
+}

@@ -87,3 +87,31 @@ func TestRaceUndoOfMergedOpenCreate(t *testing.T) {
 		t.Errorf("%+v", rep.Exceptions)
 	}
 }
+
+// People empty a field that a delta had filled in. The undo of that delta loses an answer and goes on: what people emptied is not
+// its doing, and the next delta leaves it to them.
+func TestRaceUndoOfEmptied(t *testing.T) {
+	s := newStage(t)
+	id := s.ticket("one")
+	full(t, s.World)
+	s.Wait(time.Hour)
+	s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"two"}, desk.Priority: {"5"}})
+	r := run(t, s.World, mainDelta)
+	s.Target.Edit(s.there(id), desk.Fields{desk.Priority: nil})
+	lost := false
+	s.Target.Lose = func(op string, _ desk.Ref) error {
+		if op != "apply" || lost {
+			return nil
+		}
+		lost = true
+		return noAnswer()
+	}
+	s.Wait(time.Hour)
+	run(t, s.World, undo(r.ID))
+	s.field(id, desk.Subject, "[one]")
+	s.Wait(time.Hour)
+	run(t, s.World, mainDelta)
+	if v := s.Target.Look()["ticket/"+id][0].Fields[desk.Priority]; len(v) > 0 || !lost {
+		t.Errorf("priority is %v, and people had emptied it", v)
+	}
+}

@@ -207,6 +207,17 @@ func lastChange(r *record, f desk.Field) (last edit, ok bool) {
 	return hist[len(hist)-1], true
 }
 
+// valueAt is what a field said at a moment.
+func valueAt(r *record, f desk.Field, no int) string {
+	val := ""
+	for _, e := range r.hist[f] {
+		if e.no <= no {
+			val = e.val
+		}
+	}
+	return val
+}
+
 // holds tells whether an answer still stands: the source has not moved since, or says again what it said when it was asked.
 func (o *oracle) holds(s *record, f desk.Field, d decided, want string) bool {
 	return !o.sourceMoved(s, f, d.no) || o.norm(f, d.source) == want
@@ -257,6 +268,9 @@ func (o *oracle) field(s, t *record, f desk.Field, h delta.Held) string {
 	switch last.by {
 	case people, automation:
 		said := slices.ContainsFunc(t.hist[f], func(e edit) bool { return e.val == want && e.no < last.no && !o.sourceMoved(s, f, e.no) })
+		if moved, ok := lastChange(s, f); ok && moved.no < last.no {
+			said = said || valueAt(t, f, moved.no) == want
+		}
 		switch {
 		case said: // both sides said the same, and then the target moved
 			w.occur("end/kept")
