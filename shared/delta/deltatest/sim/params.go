@@ -41,7 +41,7 @@ func newParams(seed uint64) params {
 	}
 	p.src = deskTraits{
 		resolution: pick(time.Millisecond, time.Second, time.Second, time.Minute), listLag: pick(0, 0, 5*time.Second, time.Minute),
-		readLag: pick(0, 0, 5*time.Second, 40*time.Second), skew: pick(0, 10*time.Minute, -10*time.Minute), feed: yes(50), seq: yes(40), hides: yes(15),
+		readLag: pick(0, 0, 5*time.Second, 40*time.Second, 5*time.Minute), skew: pick(0, 10*time.Minute, -10*time.Minute), feed: yes(50), seq: yes(40), hides: yes(15),
 		overlap: yes(30), pageSize: 3 + r.IntN(5),
 	}
 	if p.src.seq {

@@ -75,6 +75,10 @@ func bugs() []bug {
 				`it.Stamp.At.Add(e.SourceSide.StampResolution)`)},
 		},
 		{
+			"behind-is-newest", 1, "a reading from a replica that is behind is carried out after a newer one", sorts("lost", "doubled"),
+			[]change{engine("push.go", "if shown && e.behind(w) {", "if shown && false {")},
+		},
+		{
 			"after-for-from", 1, "a listing goes on after the last stamp of a page, not at it: > for >=", sorts("lost"),
 			[]change{world("source.go", `st.Before(c.At) || st.Equal(c.At) && r.ref.ID <= c.ID`, `!st.After(c.At)`)},
 		},
