@@ -489,6 +489,9 @@ func (o *oracle) event(s *record, all []*record) {
 	if v.gone && w.src.t.hides && (w.uncounted || !o.inScope(text(v.fields[desk.Group])) || w.recreated[s.ref] > 1) {
 		return // such a source does not tell, and a census that finds too many gone believes none
 	}
+	if v.gone && v.spam && w.src.t.hides && w.mig.OnSpam != delta.Ignore {
+		return // it was seen to when it was spam; a source empties that folder all the time
+	}
 	if len(all) == 0 || w.restored {
 		return
 	}
@@ -594,6 +597,9 @@ func (o *oracle) excuse(s, t *record, f desk.Field, prev, e edit) string {
 	}
 	if !w.dst.t.touched && slices.ContainsFunc(changesOf(t, f), func(x edit) bool { return x.by == migration && x.no < ours.no && x.val == prev.val }) {
 		return "race" // they put back what was there before a write that nobody lived to note: this desk does not tell it from one that never arrived
+	}
+	if !w.dst.t.touched && slices.ContainsFunc(o.decisionsOn(s.ref, f), func(d decided) bool { return d.no < prev.no && d.target == prev.val && o.norm(f, d.value) == e.val }) {
+		return "race" // the same for the write that carried out an answer
 	}
 	if first, _ := firstChange(t, f); !w.dst.t.touched && prev.val == "" && first.no == ours.no {
 		return "race" // the same after a create

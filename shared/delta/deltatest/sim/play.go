@@ -93,7 +93,7 @@ func (w *world) rest() {
 		for part := range w.store.Parts("due/") {
 			for row := range w.store.Each(part) {
 				why := between(row.Body, `"why":"`, `"`)
-				later = later || why == "link" || why == "scope"
+				later = later || why == "link" || why == "scope" || why == "moved"
 			}
 		}
 		if !later || len(w.bad) > 0 {

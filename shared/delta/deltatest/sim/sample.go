@@ -184,7 +184,7 @@ func (d *simDesk) removes(t *record) {
 	read := t.read[w.cur]
 	for f := range t.hist {
 		e, ok := lastChange(t, f)
-		if !ok || e.by != people || e.at.After(read) {
+		if !ok || e.by != people || e.at.After(read) || e.val == e.old {
 			continue
 		}
 		ours := ""
