@@ -209,3 +209,246 @@ func TestRaceDeletedBehindOpenCreate(t *testing.T) {
 	s.delta()
 	s.absent(id)
 }
+
+// A run that was cut off after it had taken its lane and before it had its row can be seen and cancelled.
+func TestRaceLaneWithoutRow(t *testing.T) {
+	s := newStage(t)
+	s.ticket("one")
+	full(t, s.World)
+	for n := 1; n < 40; n++ {
+		s.Effects.Cuts = []deltatest.Cut{{Effect: s.Effects.Count() + n}}
+		crashed := func() (yes bool) {
+			defer func() { yes = recover() != nil }()
+			_, _, err := s.Engine().Start(ctx, mainDelta)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return false
+		}()
+		s.Effects.Cuts = nil
+		s.Restart()
+		o, err := s.Engine().Status(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, win := range o.Windows {
+			if win.Active == "" {
+				continue
+			}
+			shown := false
+			for _, r := range o.Runs {
+				shown = shown || r.ID == win.Active
+			}
+			if !shown {
+				t.Errorf("run %s has window %s, and status does not show it", win.Active, win.Name)
+			}
+			if err := s.Engine().Cancel(ctx, win.Active, "the operator"); err != nil {
+				t.Errorf("cancel: %v", err)
+			}
+			if p, err := s.Engine().Step(ctx, win.Active); err != nil || p.Run.Status != delta.Cancelled || p.Run.Why != "the operator" {
+				t.Errorf("after the cancel it is %s (%s), %v", p.Run.Status, p.Run.Why, err)
+			}
+		}
+		if !crashed {
+			return
+		}
+	}
+	t.Error("Start does not end")
+}
+
+// A waiting run that is cancelled says who cancelled it, not what it had waited for.
+func TestRaceCancelWhileWaiting(t *testing.T) {
+	for _, during := range []string{"create", "list"} {
+		t.Run("during "+during, func(t *testing.T) {
+			s := newStage(t)
+			for range 40 { // more pages than a step lists
+				s.ticket("one")
+			}
+			revoked, cancelled := 0, false
+			cancel := func() {
+				o, err := s.Engine().Status(ctx)
+				if err == nil {
+					err = s.Engine().Cancel(ctx, o.Runs[0].ID, "the operator")
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			}
+			s.Target.Fail = func(op string, ref desk.Ref) error {
+				if op != "create" || ref.Kind != desk.Ticket {
+					return nil
+				}
+				if revoked++; revoked == 3 && during == "create" {
+					cancel()
+				}
+				return &desk.Error{Op: op, Class: desk.ErrUnauthorized, Said: "key revoked"}
+			}
+			s.Source.Fail = func(op string, _ desk.Ref) error {
+				if op == "list" && revoked >= 3 && during == "list" && !cancelled {
+					cancelled = true
+					cancel()
+				}
+				return nil
+			}
+			r, err := s.Run(fullAll, nil)
+			if err != nil || r.Status != delta.Cancelled || r.Why != "the operator" {
+				t.Errorf("it ended %s: %q, %v", r.Status, r.Why, err)
+			}
+		})
+	}
+}
+
+// The ledger is of an earlier day than an entry's turn to private. The source has turned it back since: nobody can tell whether
+// people or the migration hid it in the target, so a person is asked.
+func TestRaceRestoredPrivacy(t *testing.T) {
+	s := newStage(t)
+	id := s.ticket("one", "hello")
+	full(t, s.World)
+	s.Wait(time.Hour)
+	day := s.Store.Snapshot()
+	s.Source.Flip(id, 0)
+	run(t, s.World, mainDelta)
+	s.Store.Restore(day)
+	s.Restart()
+	s.Source.Flip(id, 0)
+	s.Wait(time.Hour)
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "all", Restart: true, Adopt: true})
+	s.held("differ in who can see them")
+	run(t, s.World, mainDelta)
+	s.held("differ in who can see them") // until somebody decides
+	entry := s.held()
+	s.decide(id, entry, delta.ChooseSource)
+	run(t, s.World, mainDelta)
+	s.nothingHeld()
+	if en := s.Target.Look()["ticket/"+id][0].Entries[0]; !strings.Contains(en, "public=true") {
+		t.Errorf("after the decision it is %s", en)
+	}
+}
+
+// A window brings a ticket over while the chain of the other one stands still. A later change of which the feed says nothing is
+// missed, although that chain's next run lists the ticket once more.
+func TestRaceMissedBehindKnown(t *testing.T) {
+	s := newStage(t)
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "support"})
+	full(t, s.World)
+	s.Wait(time.Hour)
+	id := s.ticket("one")
+	s.Wait(time.Minute)
+	run(t, s.World, delta.Request{Kind: delta.Delta, Window: "support"})
+	s.Wait(time.Hour)
+	s.Source.Unseen(func() { s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"two"}}) })
+	missed, _ := s.census(census)
+	same(t, "missed", []string{id}, missed)
+	run(t, s.World, mainDelta)
+	s.field(id, desk.Subject, "[two]")
+}
+
+// What an undo took back is due in the scope of the run that was undone. A census of another scope does not call it missed.
+func TestRaceCensusAfterUndo(t *testing.T) {
+	s := newStage(t)
+	full(t, s.World)
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "support"})
+	s.Migration.OnSpam, s.Migration.ClosedStatus = delta.Close, "closed"
+	s.Restart()
+	old, junk := s.ticket("old"), s.ticket("junk")
+	run(t, s.World, mainDelta)
+	s.Wait(time.Hour)
+	young := s.ticket("young")
+	s.Source.Junk(ticket(junk))
+	s.Source.Edit(ticket(old), desk.Fields{desk.Subject: {"two"}})
+	r := run(t, s.World, mainDelta)
+	run(t, s.World, delta.Request{Kind: delta.Delta, Window: "support"})
+	run(t, s.World, delta.Request{Kind: delta.Undo, Undo: r.ID})
+	s.field(old, desk.Subject, "[old]")
+	s.field(junk, desk.Status, "[open]")
+	s.absent(young)
+	missed, _ := s.census(delta.Request{Kind: delta.Census, Scope: "support"})
+	same(t, "missed", nil, missed)
+	run(t, s.World, delta.Request{Kind: delta.Delta, Window: "support"})
+	s.field(old, desk.Subject, "[two]")
+	s.field(young, desk.Subject, "[young]")
+}
+
+// A rehearsal that was cut off, wherever, is not left behind as one that runs: the next one takes its place.
+func TestRaceRehearsalCutOff(t *testing.T) {
+	s := newStage(t)
+	s.ticket("one")
+	dry := delta.Request{Kind: delta.Full, Scope: "all", Dry: true}
+	for n := 1; n < 40; n++ {
+		s.Effects.Cuts = []deltatest.Cut{{Effect: s.Effects.Count() + n}}
+		crashed := func() (yes bool) {
+			defer func() { yes = recover() != nil }()
+			if _, _, err := s.Engine().Start(ctx, dry); err != nil {
+				t.Fatal(err)
+			}
+			return false
+		}()
+		s.Effects.Cuts = nil
+		s.Restart()
+		last := run(t, s.World, dry)
+		o, err := s.Engine().Status(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range o.Runs {
+			if !r.Status.Ended() || r.ID == last.ID && r.Status != delta.Verified {
+				t.Errorf("cut off at %d: rehearsal %s is %s: %s", n, r.ID, r.Status, r.Why)
+			}
+		}
+		if !crashed {
+			return
+		}
+	}
+	t.Error("Start does not end")
+}
+
+// The ledger is of an earlier day than a deletion that a policy has carried out, and the source brings the ticket back as it was:
+// the ledger believes that all is done, and cannot know who closed it in the target.
+func TestRaceRestoredDeletion(t *testing.T) {
+	s := newStage(t)
+	s.Source.Purges, s.Migration.OnDeleted, s.Migration.ClosedStatus = true, delta.Close, "closed"
+	id := s.ticket("one")
+	s.full()
+	s.Wait(time.Hour)
+	s.delta()
+	day := s.Store.Snapshot()
+	s.Source.Remove(ticket(id))
+	s.census(census)
+	s.delta()
+	s.field(id, desk.Status, "[closed]")
+	s.Store.Restore(day)
+	s.Restart()
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "all", Restart: true, Adopt: true})
+	s.Wait(time.Hour)
+	s.Source.Restore(ticket(id))
+	s.delta()
+	s.held("status")
+}
+
+// The process dies, or the ledger is of the moment, between a run's verdict and the move of its cutoff. The run has ended: whoever
+// wants the migration to himself next does the rest for it.
+func TestRaceRestartBehindEnded(t *testing.T) {
+	s := newStage(t)
+	s.ticket("one")
+	full(t, s.World)
+	s.Wait(time.Hour)
+	r, _, err := s.Engine().Start(ctx, mainDelta)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Effects.Cuts = []deltatest.Cut{{Effect: s.Effects.Count() + 3}} // before it come the end of the plan and the verdict
+	func() {
+		defer func() { _ = recover() }()
+		_, err = s.Engine().Step(ctx, r.ID)
+		t.Errorf("it was not cut off: %v", err)
+	}()
+	s.Restart()
+	if st, err := s.Engine().Status(ctx); err != nil || st.Windows[0].Active != r.ID {
+		t.Errorf("window main is %+v, %v; want it taken by run %s still", st.Windows[0], err, r.ID)
+	}
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "all", Restart: true, Adopt: true})
+	if st, err := s.Engine().Status(ctx); err != nil || st.Windows[0].Active != "" {
+		t.Errorf("window main is %+v, %v; want it free", st.Windows[0], err)
+	}
+	run(t, s.World, mainDelta)
+}

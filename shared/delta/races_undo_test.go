@@ -115,3 +115,77 @@ func TestRaceUndoOfEmptied(t *testing.T) {
 		t.Errorf("priority is %v, and people had emptied it", v)
 	}
 }
+
+// A delta that closed the ticket of a spam message is undone: the next one closes it again.
+func TestRaceUndoneEvent(t *testing.T) {
+	s := newStage(t)
+	s.Migration.Policies.OnSpam, s.Migration.Policies.ClosedStatus = delta.Close, "closed"
+	id := s.ticket("one")
+	full(t, s.World)
+	s.Wait(time.Hour)
+	s.Source.Junk(ticket(id))
+	r := run(t, s.World, mainDelta)
+	s.field(id, desk.Status, "[closed]")
+	run(t, s.World, delta.Request{Kind: delta.Undo, Undo: r.ID})
+	s.field(id, desk.Status, "[open]")
+	run(t, s.World, mainDelta)
+	s.field(id, desk.Status, "[closed]")
+}
+
+// A run over one scope brings to its end what it had begun before the ticket left that scope, and is undone: the run over the
+// scope in which the ticket is now makes it again.
+func TestRaceUndoneElsewhere(t *testing.T) {
+	s := newStage(t)
+	s.Target.TellsTouched = true
+	s.Migration.Windows["support"] = delta.Window{Scope: "support", Mode: delta.CreateUpdate}
+	support := delta.Request{Kind: delta.Delta, Window: "support"}
+	full(t, s.World)
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "support"})
+	s.Wait(time.Hour)
+	id := s.ticket("one", "first")
+	lost := false
+	s.Target.Lose = func(op string, _ desk.Ref) error {
+		if op != "create" || lost {
+			return nil
+		}
+		lost = true
+		s.Source.Edit(ticket(id), desk.Fields{desk.Group: {"Sales"}})
+		return noAnswer()
+	}
+	r := run(t, s.World, support)
+	s.thread(id, "first")
+	run(t, s.World, mainDelta)
+	s.Wait(time.Hour)
+	run(t, s.World, undo(r.ID))
+	s.absent(id)
+	run(t, s.World, support)
+	run(t, s.World, mainDelta)
+	s.thread(id, "first")
+}
+
+// A write loses its answer, and people empty the field before anybody has looked; a policy leaves it to them. An undo of the run
+// leaves it to them as well.
+func TestRaceUndoOfLeftToPeople(t *testing.T) {
+	s := newStage(t)
+	s.Migration.Policies.ConflictField = map[desk.Field]delta.Conflict{desk.Priority: delta.TargetWins}
+	id := s.ticket("one")
+	s.Source.Edit(ticket(id), desk.Fields{desk.Priority: {"1"}})
+	full(t, s.World)
+	s.Wait(time.Hour)
+	s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"two"}, desk.Priority: {"5"}})
+	lost := false
+	s.Target.Lose = func(op string, _ desk.Ref) error {
+		if op != "apply" || lost {
+			return nil
+		}
+		lost = true
+		s.Target.Edit(s.there(id), desk.Fields{desk.Priority: nil})
+		return noAnswer()
+	}
+	r := run(t, s.World, mainDelta)
+	s.Wait(time.Hour)
+	run(t, s.World, undo(r.ID))
+	if v := s.Target.Look()["ticket/"+id][0].Fields[desk.Priority]; len(v) > 0 {
+		t.Errorf("priority is %v, and people had emptied it", v)
+	}
+}

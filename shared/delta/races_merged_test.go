@@ -1,0 +1,383 @@
+package delta_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/deltadesk/deltadesk/shared/delta"
+	"github.com/deltadesk/deltadesk/shared/desk"
+)
+
+// Races around merges, links and replicas: what the source says of several records at once, and not everywhere at the same moment.
+
+// A replica that answers with what it showed earlier: that never takes the place of what was carried over since, not even for a
+// moment.
+func TestRaceReplicaGoesBack(t *testing.T) {
+	s := newStage(t)
+	s.Source.ListLag = time.Minute
+	id := s.ticket("one")
+	full(t, s.World)
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "support"})
+	s.Wait(time.Hour)
+	s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"two"}})
+	s.Wait(2 * time.Second)
+	s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"three"}})
+	run(t, s.World, mainDelta)
+	s.field(id, desk.Subject, "[three]")
+	writes := s.Target.Writes()
+	s.Source.Stale = 1 // for the older one of the two changes, which the other window lists as well
+	run(t, s.World, delta.Request{Kind: delta.Delta, Window: "support"})
+	s.field(id, desk.Subject, "[three]")
+	if s.Source.Stale != 0 {
+		t.Error("nobody asked the replica")
+	}
+	if n := s.Target.Writes() - writes; n > 0 {
+		t.Errorf("%d writes, although nothing is new", n)
+	}
+}
+
+// The create of a ticket lost its answer, and the source has merged it into one that is about to be created.
+func TestRaceOpenCreateOfMerged(t *testing.T) {
+	s := newStage(t)
+	a := s.ticket("a", "of a")
+	n := 0
+	s.Target.Lose = func(op string, ref desk.Ref) error {
+		if op != "create" || ref.ID != a || n > 0 {
+			return nil
+		}
+		n++
+		b := s.ticket("b", "of b")
+		s.Source.Join(ticket(a), ticket(b))
+		return noAnswer()
+	}
+	full(t, s.World)
+	run(t, s.World, mainDelta)
+	entries := map[string]int{}
+	for _, all := range s.Target.Look() {
+		for _, seen := range all {
+			for _, en := range seen.Entries {
+				entries[en[strings.LastIndex(en, " of ")+1:]]++
+			}
+		}
+	}
+	if entries["of a"] != 1 || entries["of b"] != 1 {
+		t.Errorf("entries in the target: %v", entries)
+	}
+}
+
+// The owner of a link that waits leaves the scope in which it waits: the run over the other scope draws the link.
+func TestRaceLinkWaitsInBothScopes(t *testing.T) {
+	s := newStage(t)
+	late := s.ticket("late")
+	owner := s.ticket("owner")
+	s.Source.Edit(ticket(owner), desk.Fields{desk.LinkRefersTo: {late}})
+	s.Target.Fail = func(op string, ref desk.Ref) error {
+		if op == "create" && ref.ID == late {
+			return &desk.Error{Op: op, Class: desk.ErrRejected}
+		}
+		return nil
+	}
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "support"})
+	full(t, s.World)
+	s.Wait(time.Hour)
+	s.Source.Edit(ticket(owner), desk.Fields{desk.Group: {"Sales"}})
+	run(t, s.World, mainDelta)
+	s.Target.Fail = nil
+	run(t, s.World, mainDelta)
+	run(t, s.World, mainDelta)
+	s.field(owner, desk.LinkRefersTo, "[ticket/"+late+"]")
+}
+
+// The source deletes a ticket into which the target's people have merged another one. As many were merged into it in the
+// source, and of those none is in the target.
+func TestRaceDeleteWithStrangers(t *testing.T) {
+	s := newStage(t)
+	s.Migration.Policies.OnDeleted = delta.Mirror
+	a, other := s.ticket("a"), s.ticket("other")
+	full(t, s.World)
+	s.Wait(time.Hour)
+	young := s.ticket("young")
+	s.Source.Join(ticket(young), ticket(a))
+	run(t, s.World, mainDelta)
+	s.Target.Join(ticket(s.Target.Target(ticket(other))), ticket(s.Target.Target(ticket(a))))
+	s.Source.Remove(ticket(a))
+	run(t, s.World, mainDelta)
+	if n := len(s.Target.Look()["ticket/"+a]); n != 1 {
+		t.Errorf("the ticket is %d times there; the other one went with it", n)
+	}
+}
+
+// People merge the ticket into one of theirs between two calls of one write: the fields of that one are theirs.
+func TestRaceMergedBetweenCalls(t *testing.T) {
+	s := newStage(t)
+	id := s.ticket("one")
+	full(t, s.World)
+	own := s.Target.Add(desk.Ticket, desk.Fields{desk.Subject: {"of an agent"}, desk.Status: {"stalled"}})
+	tid := s.Target.Target(ticket(id))
+	s.Wait(time.Hour)
+	s.say(id, "first")
+	s.Source.Say(id, true, desk.Author{Name: "Ann"}, "with a file", map[string][]byte{"a.txt": []byte("a")})
+	at(s.Target, "read", 2, func() error {
+		s.Target.Join(ticket(tid), ticket(own))
+		return nil
+	})
+	run(t, s.World, mainDelta)
+	all := s.Target.Look()["own ticket/"+own]
+	if len(all) != 1 || all[0].Fields[desk.Subject] != "[of an agent]" || all[0].Fields[desk.Status] != "[stalled]" || len(all[0].Entries) != 2 {
+		t.Errorf("the agents' ticket is %+v", all)
+	}
+}
+
+// The first entry of a ticket that is made again is there already, with one that is merged into it; the create loses its answer,
+// in a desk that cannot show which entries are ours. It is the entry that was sent of which somebody is asked.
+func TestRaceMadeAgainWithAlias(t *testing.T) {
+	s := newStage(t)
+	s.Target.NoMarkers = true
+	s.Migration.Policies.OnTargetGone = delta.RecreateGone
+	alias := s.ticket("alias", "of alias")
+	s.Wait(time.Minute)
+	id := s.ticket("one", "of one")
+	full(t, s.World)
+	s.Wait(time.Hour)
+	s.Source.Join(ticket(alias), ticket(id))
+	s.Target.Remove(s.there(id))
+	lost := false
+	s.Target.Lose = func(op string, _ desk.Ref) error {
+		if op != "create" || lost {
+			return nil
+		}
+		lost = true
+		return noAnswer()
+	}
+	run(t, s.World, mainDelta)
+	run(t, s.World, mainDelta)
+	if !lost {
+		t.Error("nothing was made again")
+	}
+	entries := map[string]int{}
+	for _, all := range s.Target.Look() {
+		for _, seen := range all {
+			for _, en := range seen.Entries {
+				entries[en[strings.LastIndex(en, "of "):]]++
+			}
+		}
+	}
+	if entries["of one"] != 1 {
+		t.Errorf("entries in the target: %v", entries)
+	}
+	s.held("may have been added already")
+}
+
+// A replica shows a merged ticket on its own again, for a moment: it is not made a second time.
+func TestRaceReplicaBeforeMerge(t *testing.T) {
+	s := newStage(t)
+	s.Source.ListLag = time.Minute
+	a, b := s.ticket("a", "of a"), s.ticket("b", "of b")
+	full(t, s.World)
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "support"})
+	s.Wait(time.Hour)
+	s.Source.Edit(ticket(a), desk.Fields{desk.Subject: {"a, again"}})
+	s.Wait(2 * time.Second)
+	s.Source.Join(ticket(a), ticket(b))
+	run(t, s.World, mainDelta)
+	s.Source.Stale = 1
+	run(t, s.World, delta.Request{Kind: delta.Delta, Window: "support"})
+	if s.Source.Stale != 0 {
+		t.Error("nobody asked the replica")
+	}
+	if all := s.Target.Look()["ticket/"+a]; len(all) > 0 {
+		t.Errorf("made again: %+v", all)
+	}
+	s.thread(b, "of a", "of b")
+}
+
+// A ticket was merged into one that the target's people have deleted, which the migration leaves at that. The one that lives on
+// changes again: the feed tells it, so a census calls nothing missed.
+func TestRaceCensusOfMergedIntoGone(t *testing.T) {
+	s := newStage(t)
+	s.Migration.OnTargetGone = delta.IgnoreGone
+	a, b := s.ticket("a"), s.ticket("b")
+	s.full()
+	s.Wait(time.Hour)
+	s.Target.Remove(s.there(b))
+	s.Source.Join(ticket(a), ticket(b))
+	s.delta()
+	s.Wait(time.Hour)
+	s.Source.Edit(ticket(b), desk.Fields{desk.Priority: {"high"}})
+	missed, _ := s.census(census)
+	same(t, "missed", nil, missed)
+	s.delta()
+	missed, _ = s.census(census)
+	same(t, "missed after the delta", nil, missed)
+}
+
+// A ticket is merged into one that has left the scope and waits with it. When that one is merged into a third that never was in
+// the target, both have come to their end.
+func TestRaceMergedTwiceOutside(t *testing.T) {
+	s := newStage(t)
+	s.Migration.Scopes["all"] = desk.Scope{Any: map[desk.Field][]string{desk.Group: {"Support"}}}
+	s.Migration.OnMerged, s.Migration.ClosedStatus = delta.Close, "closed"
+	a, b, c := s.ticket("a"), s.ticket("b"), s.ticket("c")
+	s.Source.Edit(ticket(c), desk.Fields{desk.Group: {"Sales"}})
+	s.full()
+	s.Wait(time.Hour)
+	s.Source.Join(ticket(a), ticket(b))
+	s.Source.Edit(ticket(b), desk.Fields{desk.Group: {"Sales"}})
+	s.delta()
+	s.field(a, desk.Status, "[open]") // b may come back with it
+	s.Wait(time.Hour)
+	s.Source.Join(ticket(b), ticket(c))
+	s.delta()
+	s.field(b, desk.Status, "[closed]")
+	s.field(a, desk.Status, "[closed]")
+	missed, _ := s.census(census)
+	same(t, "missed", nil, missed)
+	if n := s.due(); n > 0 {
+		t.Errorf("%d records are still due", n)
+	}
+}
+
+// A create is open, and the source merges the ticket into one that has left the scope: what was begun is brought to its end there.
+func TestRaceOpenCreateMergedOutside(t *testing.T) {
+	s := newStage(t)
+	s.Migration.Scopes["all"] = desk.Scope{Any: map[desk.Field][]string{desk.Group: {"Support"}}}
+	b := s.ticket("b", "of b")
+	s.full()
+	s.Wait(time.Hour)
+	a := s.ticket("a", "of a")
+	s.Target.Lose = func(op string, ref desk.Ref) error {
+		if op != "create" || ref.ID != a {
+			return nil
+		}
+		return &desk.Error{Op: op, Class: desk.ErrMailed} // which stops the run
+	}
+	run(t, s.World, mainDelta)
+	s.Target.Lose = nil
+	s.Wait(time.Hour)
+	s.Source.Join(ticket(a), ticket(b))
+	s.Source.Edit(ticket(b), desk.Fields{desk.Group: {"Sales"}})
+	s.delta()
+	s.absent(a)
+	s.thread(b, "of b", "of a")
+	if x, err := s.Engine().Explain(ctx, ticket(a)); err != nil || !x.Busy.IsZero() || x.Into != b {
+		t.Errorf("ticket %s is %+v, %v", a, x, err)
+	}
+}
+
+// An undo took a link away, and the ledger is of the day before: nobody can tell any more whether people did, so a person is asked.
+func TestRaceRestoredLink(t *testing.T) {
+	s := newStage(t)
+	a, b := s.ticket("one"), s.ticket("other")
+	full(t, s.World)
+	s.Wait(time.Hour)
+	s.Source.Edit(ticket(a), desk.Fields{desk.LinkRefersTo: {b}})
+	r := run(t, s.World, mainDelta)
+	s.field(a, desk.LinkRefersTo, "[ticket/"+b+"]")
+	day := s.Store.Snapshot()
+	run(t, s.World, delta.Request{Kind: delta.Undo, Undo: r.ID})
+	s.field(a, desk.LinkRefersTo, "")
+	s.Store.Restore(day)
+	s.Restart()
+	s.Wait(time.Hour)
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "all", Restart: true, Adopt: true})
+	s.held("link.refers_to")
+	if err := s.Engine().Decide(ctx, ticket(a), desk.LinkRefersTo, "", delta.Decision{Choice: delta.ChooseSource}); err != nil {
+		t.Fatal(err)
+	}
+	run(t, s.World, mainDelta)
+	s.field(a, desk.LinkRefersTo, "[ticket/"+b+"]")
+	s.nothingHeld()
+}
+
+// A ticket came into the scope and left it again, and the ledger is of the day before. It is in the target, so the link to it is
+// drawn there.
+func TestRaceRestoredLinkOutOfScope(t *testing.T) {
+	s := newStage(t)
+	a, b := s.ticket("one"), s.ticket("other")
+	s.Source.Edit(ticket(b), desk.Fields{desk.Group: {"Sales"}})
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "support"})
+	day := s.Store.Snapshot()
+	s.Wait(time.Hour)
+	s.Source.Edit(ticket(b), desk.Fields{desk.Group: {"Support"}})
+	support := delta.Request{Kind: delta.Delta, Window: "support"}
+	run(t, s.World, support)
+	s.Store.Restore(day)
+	s.Restart()
+	s.Wait(time.Hour)
+	s.Source.Edit(ticket(b), desk.Fields{desk.Group: {"Sales"}})
+	s.Source.Edit(ticket(a), desk.Fields{desk.LinkRefersTo: {b}})
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "support", Restart: true, Adopt: true})
+	s.field(a, desk.LinkRefersTo, "[ticket/"+b+"]")
+	s.nothingHeld()
+	s.Wait(time.Hour)
+	s.Source.Edit(ticket(a), desk.Fields{desk.Subject: {"two"}})
+	run(t, s.World, support)
+	s.field(a, desk.LinkRefersTo, "[ticket/"+b+"]")
+	s.Source.Edit(ticket(b), desk.Fields{desk.Group: {"Support"}})
+	run(t, s.World, support)
+	if n := len(s.Target.Look()["ticket/"+b]); n != 1 {
+		t.Errorf("the other one is %d times in the target", n)
+	}
+}
+
+// The other end of a link arrives after the ticket was read, and the ticket is held for something else: its link is drawn by the
+// same run, like any.
+func TestRaceLinkOfHeld(t *testing.T) {
+	s := newStage(t)
+	a := s.ticket("one")
+	full(t, s.World)
+	s.Wait(time.Hour)
+	s.Target.Edit(s.there(a), desk.Fields{desk.Subject: {"theirs"}})
+	b := s.ticket("other")
+	s.Source.Edit(ticket(a), desk.Fields{desk.Subject: {"two"}, desk.LinkRefersTo: {b}})
+	run(t, s.World, mainDelta)
+	s.held("subject")
+	s.field(a, desk.LinkRefersTo, "[ticket/"+b+"]")
+	if err := s.Engine().Decide(ctx, ticket(a), desk.Subject, "", delta.Decision{Choice: delta.ChooseSource}); err != nil {
+		t.Fatal(err)
+	}
+	run(t, s.World, mainDelta)
+	s.nothingHeld()
+}
+
+// A ticket is merged into one outside the scope, which is spam, and leaves the source with it. When that one is no spam any more, the
+// merge is carried over.
+func TestRaceMergedIntoSpamOutside(t *testing.T) {
+	s := newStage(t)
+	s.Migration.Scopes["all"] = desk.Scope{Any: map[desk.Field][]string{desk.Group: {"Support"}}}
+	s.Migration.Policies.OnSpam, s.Migration.Policies.OnMerged = delta.Ignore, delta.Close
+	a, b := s.ticket("a", "of a"), s.ticket("b", "of b")
+	s.Source.Edit(ticket(b), desk.Fields{desk.Group: {"Elsewhere"}})
+	full(t, s.World)
+	s.Wait(time.Hour)
+	s.Source.Join(ticket(a), ticket(b))
+	s.Source.Junk(ticket(b))
+	run(t, s.World, mainDelta)
+	s.field(a, desk.Status, "[open]")
+	s.Source.Restore(ticket(b))
+	s.Wait(time.Hour)
+	run(t, s.World, mainDelta)
+	s.field(a, desk.Status, "[resolved]")
+}
+
+// The source changes a field and takes the change back, and a run sees that nothing is new. A replica that shows the other window
+// what it said in between is behind.
+func TestRaceReplicaBeforeTakenBack(t *testing.T) {
+	s := newStage(t)
+	s.Source.ListLag = time.Minute
+	id := s.ticket("one")
+	full(t, s.World)
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "support"})
+	s.Wait(time.Hour)
+	s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"two"}})
+	s.Wait(2 * time.Second)
+	s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"one"}})
+	run(t, s.World, mainDelta)
+	s.Source.Stale = 1
+	run(t, s.World, delta.Request{Kind: delta.Delta, Window: "support"})
+	if s.Source.Stale != 0 {
+		t.Error("nobody asked the replica")
+	}
+	s.field(id, desk.Subject, "[one]")
+}
