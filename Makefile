@@ -12,8 +12,9 @@ help: ## this list
 build: ## the command line, as ./out/deltadesk
 	CGO_ENABLED=0 $(GO) build -trimpath -o out/deltadesk ./functions/local
 
-test: verify lint race ## lint, unit, conformance, stores, golden files with the race detector; the crash explorer at every fifth effect; needs Go only
-	@$(MAKE) --no-print-directory crash CRASH_STRIDE=5
+test: verify lint race ## lint, unit, conformance, stores, golden files with the race detector; the crash explorer at every tenth effect; 2,000 simulated migrations; needs Go only
+	@$(MAKE) --no-print-directory crash CRASH_STRIDE=10
+	@$(MAKE) --no-print-directory simulate
 
 lint:
 	$(LINT) run ./...
