@@ -110,6 +110,9 @@ func (o *oracle) ticket(s *record) {
 		w.occur("end/out of scope")
 		return
 	}
+	if len(all) == 0 && w.restored && w.mig.OnTargetGone == delta.IgnoreGone && slices.ContainsFunc(w.dst.order, func(t *record) bool { return t.source == s.ref && t.removed }) {
+		return // a ledger of an earlier day cannot tell that it was an undo that removed the ticket
+	}
 	if len(all) == 0 {
 		w.violate("lost", "%s never arrived", s.ref)
 		return
@@ -592,14 +595,17 @@ func (o *oracle) excuse(s, t *record, f desk.Field, prev, e edit) string {
 			return "a policy had said the same"
 		}
 	}
-	if was == prev.val || carried == prev.val {
+	agreed := slices.ContainsFunc(s.hist[f], func(x edit) bool {
+		return x.no < prev.no && o.meant(f, x.val, prev.val) && valueAt(t, f, x.no) == prev.val
+	})
+	if was == prev.val || carried == prev.val || agreed { // as it was brought over, or as both said
 		return "they had put it back"
 	}
 	if !w.dst.t.touched && slices.ContainsFunc(changesOf(t, f), func(x edit) bool { return x.by == migration && x.no < ours.no && x.val == prev.val }) {
 		return "race" // they put back what was there before a write that nobody lived to note: this desk does not tell it from one that never arrived
 	}
-	if !w.dst.t.touched && slices.ContainsFunc(o.decisionsOn(s.ref, f), func(d decided) bool { return d.no < prev.no && d.target == prev.val && o.norm(f, d.value) == e.val }) {
-		return "race" // the same for the write that carried out an answer
+	if slices.ContainsFunc(o.decisionsOn(s.ref, f), func(d decided) bool { return d.no < prev.no && d.target == prev.val && o.norm(f, d.value) == e.val }) {
+		return "race" // the same for the write that carried out an answer: what was there before it was people's, too
 	}
 	if first, _ := firstChange(t, f); !w.dst.t.touched && prev.val == "" && first.no == ours.no {
 		return "race" // the same after a create
