@@ -33,7 +33,7 @@ SEED ?= 1
 # The simulator spends half its time on JSON. encoding/json on top of its second version writes the same and takes less of it.
 simulate simulate-bugs: export GOEXPERIMENT = jsonv2
 simulate: ## whole migrations in simulated worlds: RUNS=N SEED=S; RUN=n ONLY=a,b replays one with its trace
-	$(GO) test -tags simulate -count=1 -timeout 12h ./shared/delta/deltatest/sim -run TestSimulate -sim.runs=$(RUNS) -sim.seed=$(SEED) $(if $(RUN),-sim.run=$(RUN)) $(if $(ONLY),-sim.only=$(ONLY))
+	$(GO) test -tags simulate -v -count=1 -timeout 12h ./shared/delta/deltatest/sim -run TestSimulate -sim.runs=$(RUNS) -sim.seed=$(SEED) $(if $(RUN),-sim.run=$(RUN)) $(if $(ONLY),-sim.only=$(ONLY))
 
 simulate-bugs: ## the simulator must find each of a list of broken decisions within 20,000 runs; ONLY=name,name tries some
 	$(GO) run ./shared/delta/deltatest/sim/bugs -only='$(ONLY)'
