@@ -129,7 +129,7 @@ func (e *Engine) censusOne(ctx context.Context, w *work) error {
 		w.finish(OutExcluded, "what it links to has another place in the target now; the next delta draws the links anew")
 		return nil
 	}
-	w.missed("", "", e.unlisted(w), "it has changed in the source, and the feed did not say so")
+	w.missed("", "", w.it.Stamp.Before(rec.Stamp), "it has changed in the source, and the feed did not say so")
 	return nil
 }
 
@@ -194,7 +194,10 @@ func (e *Engine) unlisted(w *work) bool {
 // changedAmid tells whether a record may have changed since the census began, by the source's own clock.
 func (e *Engine) changedAmid(run *Run, rec desk.Record) bool {
 	began := rec.Began.Add(-e.Now().Sub(run.Started))
-	return rec.Stamp.At.Add(e.SourceSide.StampResolution + e.Skew).After(began)
+	if e.Session == "" { // the run may have been started by another clock
+		began = began.Add(-e.Skew)
+	}
+	return rec.Stamp.At.Add(e.SourceSide.StampResolution).After(began)
 }
 
 // told tells whether a record may look different from what was carried out because of a change that a delta is about to list: the
