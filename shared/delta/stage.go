@@ -16,20 +16,8 @@ import (
 	"github.com/deltadesk/deltadesk/shared/desk"
 )
 
-// zips and boxes are kept: a new one costs more than what it compresses. What is small goes into a box, as it is: to compress
-// it would take longer than to make it, and save nothing that a store charges for.
-var (
-	zips  = sync.Pool{New: func() any { return gzip.NewWriter(io.Discard) }}
-	boxes = sync.Pool{New: func() any {
-		z, err := gzip.NewWriterLevel(io.Discard, gzip.NoCompression)
-		if err != nil {
-			panic("delta: " + err.Error()) // only for a level that does not exist
-		}
-		return z
-	}}
-)
-
-const small = 4 << 10
+// zips are kept: a new one costs more than what it compresses.
+var zips = sync.Pool{New: func() any { return gzip.NewWriter(io.Discard) }}
 
 // stageRaw keeps what a batch read and is about to write, as one object. It is what a ticket can be rebuilt from if
 // something goes wrong with it later.
@@ -43,19 +31,11 @@ func (e *Engine) stageRaw(ctx context.Context, jobs []*work) error {
 	if len(recs) == 0 {
 		return nil
 	}
-	raw, err := json.Marshal(recs)
-	if err != nil {
-		return fmt.Errorf("stage %d records: %w", len(recs), err)
-	}
-	kept := &zips
-	if len(raw) < small {
-		kept = &boxes
-	}
 	var b bytes.Buffer
-	z := kept.Get().(*gzip.Writer)
-	defer kept.Put(z)
+	z := zips.Get().(*gzip.Writer)
+	defer zips.Put(z)
 	z.Reset(&b)
-	if _, err := z.Write(raw); err != nil {
+	if err := json.NewEncoder(z).Encode(recs); err != nil {
 		return fmt.Errorf("stage %d records: %w", len(recs), err)
 	}
 	if err := z.Close(); err != nil {
