@@ -206,11 +206,7 @@ func (e *Engine) told(ctx context.Context, run *Run, rec desk.Record) (bool, err
 	if e.changedAmid(run, rec) {
 		return true, nil
 	}
-	pages, err := e.pageRows(ctx, run.ID)
-	if err != nil {
-		return false, err
-	}
-	feed, err := e.surveyed(ctx, run, pages, stageFeed, rec.Ref.Kind)
+	feed, err := e.surveyed(ctx, run, nil, stageFeed, rec.Ref.Kind)
 	_, told := slices.BinarySearch(feed, rec.Ref.ID)
 	return told, err
 }

@@ -119,7 +119,7 @@ func (e *Engine) Certificate(ctx context.Context, id string) (io.ReadCloser, err
 		case run.Status != Verified && run.Status != Exceptions:
 			return nil, refuse("verify run %s is %s: it has not looked at everything, so there is no certificate", id, run.Status)
 		}
-	} else if err := e.each(ctx, "runs/"+e.mig.ID, "", func(r Row) error {
+	} else if err := e.each(ctx, e.runsPart(), "", func(r Row) error {
 		x, err := decode[Run](r)
 		if x.Kind == Verify && !x.Dry && (x.Status == Verified || x.Status == Exceptions) {
 			run = x

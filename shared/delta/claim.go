@@ -35,9 +35,21 @@ func (e *Engine) claim(ctx context.Context, w *work, intent map[desk.Field]base)
 	return nil
 }
 
-// bringing notes which entries are about to be added, where the target shows it afterwards, unless they are very many.
+// takeOver goes on where the holder of w's claim was cut off: what he was about to do is open until it was looked at.
+func (w *work) takeOver() {
+	w.open = w.row.Open
+	if w.before = w.row.Claim; w.before != nil {
+		w.takenOver, w.open, w.puts, w.brings = true, append(slices.Clip(w.open), w.before.Adds...), w.before.Puts, w.before.Brings
+	}
+}
+
+// maxBrings is how many entries a claim names: it is one row of a store that has a limit for them.
+const maxBrings = 200
+
+// bringing notes which entries are about to be added, where the target shows it afterwards, unless they are more than
+// maxBrings: then they count as those of another ticket should the source hide this one, and it stays as it is.
 func (e *Engine) bringing(w *work, es []desk.Entry) {
-	if e.TargetSide.EntryMarker == "" || len(w.brings)+len(es) > 200 {
+	if e.TargetSide.EntryMarker == "" || len(w.brings)+len(es) > maxBrings {
 		return
 	}
 	w.brings = slices.Clone(w.brings)

@@ -340,10 +340,10 @@ func (e *Engine) leave(ctx context.Context, w *work, why string) error {
 	if err := e.free(w.row); err != nil {
 		return err
 	}
+	w.takeOver()
 	reason := fmt.Sprintf("merged into %s in the source, which does not move: %s", into, why)
 	if w.row.Target == "" && w.row.Claim != nil {
 		// A create is open. If it took effect, what it made is what is left behind.
-		w.before, w.takenOver = w.row.Claim, true
 		w.held = Held{Ref: w.ref, Run: w.run.ID, Scope: w.run.Scope}
 		v, err := e.get(ctx, e.heldKey(w.ref), &w.heldBefore)
 		if err != nil {
@@ -373,7 +373,6 @@ func (e *Engine) leave(ctx context.Context, w *work, why string) error {
 	if err := e.endWith(ctx, w); err != nil {
 		return err
 	}
-	w.before, w.takenOver = w.row.Claim, w.row.Claim != nil
 	if err := e.dropHeld(ctx, w.ref, w.row); err != nil {
 		return err
 	}
@@ -619,7 +618,7 @@ func (e *Engine) carryOutEvent(ctx context.Context, w *work) error {
 	case now.Ref.ID != w.row.Target || w.row.How == mergedThere:
 		out, reason = OutExcluded, reason+"; the target's people merged it, and what lives on there is not this record alone"
 	case policy != Tag && policy != Ignore && others:
-		out, reason = OutExcluded, reason+"; the target's people merged other tickets into it, so it stays as it is"
+		out, reason = OutExcluded, reason+"; it holds entries or merged tickets that are not known to be of this record, so it stays as it is"
 	case policy == Mirror:
 		remove = true
 	case policy == Ignore:

@@ -268,22 +268,6 @@ func (e *Engine) keepHeld(ctx context.Context, h Held, before Held, version int6
 	return err
 }
 
-// makeDue makes the next run over the scope take a record up.
-func (e *Engine) makeDue(ctx context.Context, scope string, d dueRow) error {
-	_, err := update(ctx, e, e.dueKey(scope, d.Listed.Ref), func(old *dueRow) error {
-		if d.Listed.Stamp.Before(old.Listed.Stamp) {
-			d.Listed.Stamp = old.Listed.Stamp
-		}
-		if d.Listed.Event == "" {
-			d.Listed.Event, d.Listed.Into = old.Listed.Event, old.Listed.Into
-		}
-		d.Heal = d.Heal || old.Heal
-		*old = d
-		return nil
-	})
-	return err
-}
-
 func digestJSON(v any) string {
 	b, err := json.Marshal(v)
 	if err != nil {

@@ -136,7 +136,7 @@ func (e *Engine) Status(ctx context.Context) (Overview, error) {
 		}
 		o.Windows = append(o.Windows, ws)
 	}
-	err := e.each(ctx, "runs/"+e.mig.ID, "", func(r Row) error {
+	err := e.each(ctx, e.runsPart(), "", func(r Row) error {
 		run, err := decode[Run](r)
 		if err != nil {
 			return err
@@ -190,7 +190,7 @@ type Link struct {
 // Addresses are those that addr makes.
 func (e *Engine) Links(ctx context.Context, kind desk.Kind, addr func(side string, ref desk.Ref) string, f func(Link) error) error {
 	seen := map[string]bool{}
-	return e.each(ctx, "runs/"+e.mig.ID, "", func(r Row) error {
+	return e.each(ctx, e.runsPart(), "", func(r Row) error {
 		run, err := decode[Run](r)
 		if err != nil {
 			return err

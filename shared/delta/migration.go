@@ -1,6 +1,8 @@
 package delta
 
 import (
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/deltadesk/deltadesk/shared/desk"
@@ -140,4 +142,9 @@ func DefaultPolicies() Policies {
 		EventTag: "deleted-in-source", ClosedStatus: "resolved",
 		Deadline: 10 * 24 * time.Hour, ThresholdShare: 0.005, ThresholdCount: 25,
 	}
+}
+
+// hasDeltas tells whether a window brings over what is due in a scope.
+func (m Migration) hasDeltas(scope string) bool {
+	return slices.ContainsFunc(slices.Collect(maps.Values(m.Windows)), func(w Window) bool { return w.Scope == scope && w.Kind != Census })
 }

@@ -423,69 +423,6 @@ func (e *Engine) prepare(ctx context.Context, w *work) error {
 	return nil
 }
 
-// handOn makes a record that is due here, and has left this scope, due where it is now: the source need not have told that
-// window anything of it. Its next delta sees to it.
-func (e *Engine) handOn(ctx context.Context, w *work) error {
-	if w.it.Due == "" || w.run.Kind != Delta || w.run.Dry {
-		return nil
-	}
-	why := "scope"
-	if w.it.Due == dueMoved {
-		why = dueMoved // the thread is to be looked at, whatever the fields say
-	}
-	for _, scope := range slices.Sorted(maps.Keys(e.mig.Scopes)) {
-		window := func(win Window) bool { return win.Scope == scope && win.Kind != Census }
-		if ok, _ := e.mig.Scopes[scope].Holds(w.rec); !ok || !slices.ContainsFunc(slices.Collect(maps.Values(e.mig.Windows)), window) {
-			continue
-		}
-		if err := e.makeDue(ctx, scope, dueRow{Listed: w.it.Listed, Why: why, Run: w.run.ID, Heal: w.it.Heal}); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// behind tells whether the reading may be older than one that has been carried out: a source with a lag may answer from a
-// replica that is behind the one it answered from before. Versions that the source's stamps do not tell apart are taken only
-// when no replica can be behind any more.
-func (e *Engine) behind(w *work) bool {
-	had, got := w.row.Stamp, w.rec.Stamp
-	switch lag := e.SourceSide.ListLag; {
-	case lag == 0 || w.rec.Ref != w.ref:
-		return false
-	case got.Before(had):
-		return true
-	case (got.Seq == 0 || had.Seq == 0) && got.At.Equal(had.At):
-		return !w.rec.Began.After(got.At.Add(e.SourceSide.StampResolution + lag))
-	}
-	return false
-}
-
-// saw keeps the stamp of the reading that is carried out.
-func (r *ledgerRow) saw(w *work) {
-	if w.rec.Ref == w.ref && r.Stamp.Before(w.rec.Stamp) {
-		r.Stamp = w.rec.Stamp
-	}
-}
-
-// sawMerged keeps that ref was seen as part of w's record: a reading that is older and shows it on its own is behind.
-func (r *ledgerRow) sawMerged(w *work, ref desk.Ref) {
-	seen := desk.Stamp{At: w.rec.Stamp.At} // numbers need not go on from one record to another
-	if w.it.Ref == ref && seen.Before(w.it.Stamp) {
-		seen = w.it.Stamp
-	}
-	if r.Stamp.Before(seen) {
-		r.Stamp = seen
-	}
-}
-
-// waitedOut tells whether this run has looked for a record as often as it looks for any, for longer than the source may be
-// behind what it lists.
-func (e *Engine) waitedOut(w *work) bool {
-	a := w.row.Attempts[w.run.ID]
-	return a.N >= maxAttempts-1 && e.Now().Sub(a.Since) > e.SourceSide.ListLag+e.Skew
-}
-
 // problem is the error of a record for which the mapping says block.
 func problem(ref desk.Ref, res mapping.Result) error {
 	p := res.Problems[0]

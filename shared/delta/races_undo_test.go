@@ -20,15 +20,9 @@ func TestRaceUndoOfOpenCreate(t *testing.T) {
 		full(t, s.World)
 		s.Wait(time.Hour)
 		id := s.ticket("one", "first")
-		lost := false
-		s.Target.Lose = func(op string, _ desk.Ref) error {
-			if op != "create" || lost {
-				return nil
-			}
-			lost = true
+		lose(t, s.Target, "create", func() {
 			s.Target.Edit(s.there(id), desk.Fields{desk.Subject: {"by an agent"}})
-			return noAnswer()
-		}
+		})
 		r := run(t, s.World, mainDelta)
 		s.held("subject")
 		if answered {
@@ -98,20 +92,13 @@ func TestRaceUndoOfEmptied(t *testing.T) {
 	s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"two"}, desk.Priority: {"5"}})
 	r := run(t, s.World, mainDelta)
 	s.Target.Edit(s.there(id), desk.Fields{desk.Priority: nil})
-	lost := false
-	s.Target.Lose = func(op string, _ desk.Ref) error {
-		if op != "apply" || lost {
-			return nil
-		}
-		lost = true
-		return noAnswer()
-	}
+	lose(t, s.Target, "apply", nil)
 	s.Wait(time.Hour)
 	run(t, s.World, undo(r.ID))
 	s.field(id, desk.Subject, "[one]")
 	s.Wait(time.Hour)
 	run(t, s.World, mainDelta)
-	if v := s.Target.Look()["ticket/"+id][0].Fields[desk.Priority]; len(v) > 0 || !lost {
+	if v := s.Target.Look()["ticket/"+id][0].Fields[desk.Priority]; len(v) > 0 {
 		t.Errorf("priority is %v, and people had emptied it", v)
 	}
 }
@@ -143,15 +130,9 @@ func TestRaceUndoneElsewhere(t *testing.T) {
 	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "support"})
 	s.Wait(time.Hour)
 	id := s.ticket("one", "first")
-	lost := false
-	s.Target.Lose = func(op string, _ desk.Ref) error {
-		if op != "create" || lost {
-			return nil
-		}
-		lost = true
+	lose(t, s.Target, "create", func() {
 		s.Source.Edit(ticket(id), desk.Fields{desk.Group: {"Sales"}})
-		return noAnswer()
-	}
+	})
 	r := run(t, s.World, support)
 	s.thread(id, "first")
 	run(t, s.World, mainDelta)
@@ -173,15 +154,9 @@ func TestRaceUndoOfLeftToPeople(t *testing.T) {
 	full(t, s.World)
 	s.Wait(time.Hour)
 	s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"two"}, desk.Priority: {"5"}})
-	lost := false
-	s.Target.Lose = func(op string, _ desk.Ref) error {
-		if op != "apply" || lost {
-			return nil
-		}
-		lost = true
+	lose(t, s.Target, "apply", func() {
 		s.Target.Edit(s.there(id), desk.Fields{desk.Priority: nil})
-		return noAnswer()
-	}
+	})
 	r := run(t, s.World, mainDelta)
 	s.Wait(time.Hour)
 	run(t, s.World, undo(r.ID))

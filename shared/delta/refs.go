@@ -220,18 +220,3 @@ func (e *Engine) await(ctx context.Context, w *work) error {
 	}
 	return nil
 }
-
-// scopesOf are the scopes whose runs see to a record later on: the run's own or, where the record has left that one and only
-// what was begun is brought to its end, those that it is in.
-func (e *Engine) scopesOf(w *work) []string {
-	if ok, _ := w.run.Filter.Holds(w.rec); ok {
-		return []string{w.run.Scope}
-	}
-	var in []string
-	for _, name := range slices.Sorted(maps.Keys(e.mig.Scopes)) {
-		if ok, _ := e.mig.Scopes[name].Holds(w.rec); ok {
-			in = append(in, name)
-		}
-	}
-	return in
-}

@@ -523,7 +523,8 @@ func (u *usageRow) add(v usageRow) {
 // Keys. Partitions are many and small, so that they spread: a ledger partition per record, an outcome partition per page.
 func (e *Engine) stateKey() Key { return Key{"mig/" + e.mig.ID, "state"} }
 
-func (e *Engine) runKey(id string) Key { return Key{"runs/" + e.mig.ID, id} }
+func (e *Engine) runsPart() string     { return "runs/" + e.mig.ID }
+func (e *Engine) runKey(id string) Key { return Key{e.runsPart(), id} }
 
 func (e *Engine) pagePart(run string) string { return "pages/" + e.mig.ID + "/" + run }
 

@@ -160,7 +160,7 @@ func (e *Engine) endRehearsals(ctx context.Context, run Run) error {
 		return nil
 	}
 	var old []string
-	if err := e.each(ctx, "runs/"+e.mig.ID, "", func(row Row) error {
+	if err := e.each(ctx, e.runsPart(), "", func(row Row) error {
 		r, err := decode[Run](row)
 		if r.Dry && !r.Status.Ended() && r.Lane == run.Lane && r.Undoes == run.Undoes && r.ID < run.ID {
 			old = append(old, r.ID)
@@ -264,7 +264,7 @@ func (e *Engine) plan(q Request) (Run, error) {
 		return Run{}, refuse("there is no scope %q; the migration file has %s", run.Scope, strings.Join(slices.Sorted(maps.Keys(e.mig.Scopes)), ", "))
 	}
 	run.Filter = filter
-	if q.Heal && !slices.ContainsFunc(slices.Collect(maps.Values(e.mig.Windows)), func(w Window) bool { return w.Scope == run.Scope && w.Kind != Census }) {
+	if q.Heal && !e.mig.hasDeltas(run.Scope) {
 		return Run{}, refuse("no window of the migration file is over scope %q, so no delta would heal what is found; leave --heal out, or verify a scope that has a window", run.Scope)
 	}
 	return run, nil

@@ -288,6 +288,12 @@ func (e *Engine) surveyed(ctx context.Context, run *Run, pages []pageRow, st sta
 	if ok {
 		return ids, nil
 	}
+	if pages == nil {
+		var err error
+		if pages, err = e.pageRows(ctx, run.ID); err != nil {
+			return nil, err
+		}
+	}
 	for _, p := range pages {
 		if p.Kind != k || p.Survey.Stage != st {
 			continue

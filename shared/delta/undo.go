@@ -137,9 +137,7 @@ func (e *Engine) undoOne(ctx context.Context, w *work) error {
 	if err := e.loadEntries(ctx, w); err != nil {
 		return err
 	}
-	if w.open = w.row.Open; w.row.Claim != nil {
-		w.before, w.takenOver, w.open = w.row.Claim, true, append(slices.Clip(w.open), w.row.Claim.Adds...)
-	}
+	w.takeOver()
 	switch {
 	case kept.Created && w.row.Target == "" && w.row.Claim == nil && w.row.Into == "":
 		w.finish(OutUnchanged, "it is not in the target")

@@ -26,10 +26,7 @@ func (e *Engine) carryOut(ctx, intake context.Context, w *work) error {
 		w.heldVersion = v
 	}
 	w.held = Held{Ref: w.ref, Run: w.run.ID, Scope: w.run.Scope}
-	w.open = w.row.Open
-	if w.before = w.row.Claim; w.before != nil {
-		w.takenOver, w.open, w.puts, w.brings = true, append(slices.Clip(w.open), w.before.Adds...), w.before.Puts, w.before.Brings
-	}
+	w.takeOver()
 	if w.run.Dry {
 		return e.rehearse(ctx, w)
 	}

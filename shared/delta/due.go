@@ -1,0 +1,61 @@
+package delta
+
+import (
+	"context"
+	"maps"
+	"slices"
+)
+
+// What the next delta takes up without the source listing it, and which one does.
+
+// makeDue makes the next run over the scope take a record up.
+func (e *Engine) makeDue(ctx context.Context, scope string, d dueRow) error {
+	_, err := update(ctx, e, e.dueKey(scope, d.Listed.Ref), func(old *dueRow) error {
+		if d.Listed.Stamp.Before(old.Listed.Stamp) {
+			d.Listed.Stamp = old.Listed.Stamp
+		}
+		if d.Listed.Event == "" {
+			d.Listed.Event, d.Listed.Into = old.Listed.Event, old.Listed.Into
+		}
+		d.Heal = d.Heal || old.Heal
+		*old = d
+		return nil
+	})
+	return err
+}
+
+// scopesOf are the scopes whose runs see to a record later on: the run's own or, where the record has left that one and only
+// what was begun is brought to its end, those that it is in.
+func (e *Engine) scopesOf(w *work) []string {
+	if ok, _ := w.run.Filter.Holds(w.rec); ok {
+		return []string{w.run.Scope}
+	}
+	var in []string
+	for _, name := range slices.Sorted(maps.Keys(e.mig.Scopes)) {
+		if ok, _ := e.mig.Scopes[name].Holds(w.rec); ok {
+			in = append(in, name)
+		}
+	}
+	return in
+}
+
+// handOn makes a record that is due here, and has left this scope, due where it is now: the source need not have told that
+// window anything of it. Its next delta sees to it.
+func (e *Engine) handOn(ctx context.Context, w *work) error {
+	if w.it.Due == "" || w.run.Kind != Delta || w.run.Dry {
+		return nil
+	}
+	why := "scope"
+	if w.it.Due == dueMoved {
+		why = dueMoved // the thread is to be looked at, whatever the fields say
+	}
+	for _, scope := range e.scopesOf(w) {
+		if !e.mig.hasDeltas(scope) {
+			continue
+		}
+		if err := e.makeDue(ctx, scope, dueRow{Listed: w.it.Listed, Why: why, Run: w.run.ID, Heal: w.it.Heal}); err != nil {
+			return err
+		}
+	}
+	return nil
+}

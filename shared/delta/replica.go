@@ -1,0 +1,48 @@
+package delta
+
+import (
+	"github.com/deltadesk/deltadesk/shared/desk"
+)
+
+// What a source shows that answers from replicas: invariant 1. An older reading is "not yet", never "unchanged".
+
+// behind tells whether the reading may be older than one that has been carried out: a source with a lag may answer from a
+// replica that is behind the one it answered from before. Versions that the source's stamps do not tell apart are taken only
+// when no replica can be behind any more.
+func (e *Engine) behind(w *work) bool {
+	had, got := w.row.Stamp, w.rec.Stamp
+	switch lag := e.SourceSide.ListLag; {
+	case lag == 0 || w.rec.Ref != w.ref:
+		return false
+	case got.Before(had):
+		return true
+	case (got.Seq == 0 || had.Seq == 0) && got.At.Equal(had.At):
+		return !w.rec.Began.After(got.At.Add(e.SourceSide.StampResolution + lag))
+	}
+	return false
+}
+
+// saw keeps the stamp of the reading that is carried out.
+func (r *ledgerRow) saw(w *work) {
+	if w.rec.Ref == w.ref && r.Stamp.Before(w.rec.Stamp) {
+		r.Stamp = w.rec.Stamp
+	}
+}
+
+// sawMerged keeps that ref was seen as part of w's record: a reading that is older and shows it on its own is behind.
+func (r *ledgerRow) sawMerged(w *work, ref desk.Ref) {
+	seen := desk.Stamp{At: w.rec.Stamp.At} // numbers need not go on from one record to another
+	if w.it.Ref == ref && seen.Before(w.it.Stamp) {
+		seen = w.it.Stamp
+	}
+	if r.Stamp.Before(seen) {
+		r.Stamp = seen
+	}
+}
+
+// waitedOut tells whether this run has looked for a record as often as it looks for any, for longer than the source may be
+// behind what it lists.
+func (e *Engine) waitedOut(w *work) bool {
+	a := w.row.Attempts[w.run.ID]
+	return a.N >= maxAttempts-1 && e.Now().Sub(a.Since) > e.SourceSide.ListLag+e.Skew
+}
