@@ -23,7 +23,7 @@ func (e *Engine) claim(ctx context.Context, w *work, intent map[desk.Field]base)
 	now := e.Now().UTC()
 	row.Claim = &claim{
 		By: e.NewID(), Session: e.Session, At: now, Create: row.Target == "", Intent: intent, Adds: w.doubtful(), Puts: w.puts, Answered: w.answered(),
-		Revised: w.revising, Delete: w.deleting, Undo: w.run.Undoes, Brings: w.brings,
+		Revised: w.revising, Delete: w.deleting, Undo: w.run.Undoes, Brings: w.brings, Lock: w.lock,
 		Until: now.Add(e.Timeout + e.TargetSide.Settle + e.TargetSide.FindLag + e.Skew),
 	}
 	version, err := e.put(ctx, e.ledgerKey(w.ref), w.row.version, row)
@@ -100,7 +100,7 @@ func (e *Engine) ensure(ctx context.Context, w *work, intent map[desk.Field]base
 	}
 	c := *w.row.Claim
 	c.Create, c.Intent, c.Adds, c.Puts, c.Answered, c.Revised = w.row.Target == "", intent, w.doubtful(), w.puts, w.answered(), w.revising
-	c.Brings = w.brings
+	c.Brings, c.Lock = w.brings, w.lock
 	w.row.Claim = &c
 	return e.saveRow(ctx, w)
 }

@@ -309,15 +309,15 @@ func (e *Engine) part(ctx context.Context, w *work) error {
 	return e.claim(ctx, w, nil)
 }
 
-// arrivedAs draws the links to a ticket that never was in the target and has now been merged into one that is there and no
-// longer moves: they lead to that one.
+// arrivedAs notes that a ticket never was in the target and has now been merged into one that is there and no longer moves: links
+// to it, those that wait and those to come, lead to that one.
 func (e *Engine) arrivedAs(ctx context.Context, w *work) error {
 	if w.ref == w.it.Ref || w.row.Target == "" || w.run.Dry || w.ref.Kind != desk.Ticket {
 		return nil
 	}
 	awaited := false
 	if _, err := update(ctx, e, e.ledgerKey(w.it.Ref), func(r *ledgerRow) error {
-		if awaited = r.Awaited; !r.Awaited || r.Target != "" || r.Claim != nil || r.Into != "" {
+		if awaited = r.Awaited; r.Target != "" || r.Claim != nil || r.Into != "" {
 			return errKeep
 		}
 		r.Into = w.ref.ID

@@ -143,7 +143,7 @@ func (e *Engine) tellOurs(w *work, now desk.Record) {
 		fields = map[desk.Field]base{}
 	}
 	others := w.ref.Kind == desk.Ticket && e.holdsOthers(w, now) // what was put back there for them is not known here
-	ours := map[desk.Field]bool{}
+	ours, moved := map[desk.Field]bool{}, w.before.Lock != "" && now.Lock != w.before.Lock
 	for f, b := range w.before.Intent {
 		theirs, t := b.Theirs, now.Fields[f].Digest()
 		b.Theirs = false
@@ -151,7 +151,7 @@ func (e *Engine) tellOurs(w *work, now desk.Record) {
 		case t == b.tgt() && (theirs || !now.Touched[f]):
 			fields[f], ours[f], w.recovered = b, true, true
 			w.ours = append(w.ours, f)
-		case now.Touched[f] && !theirs && t == fields[f].tgt() && t != w.want.Fields[f].Digest():
+		case now.Touched[f] && (!theirs || moved) && t == fields[f].tgt() && t != w.want.Fields[f].Digest():
 			// It took effect, and people put back what was there; or it did not, and they tried something. Somebody has to say.
 			fields[f] = base{Src: "cut off", Tgt: "cut off", Ask: true}
 			ours[f] = true
@@ -248,7 +248,7 @@ func (r *Run) adopted() bool { return !r.Adopted.IsZero() }
 // ofEarlierDay tells whether the ledger's row may be of an earlier day: the run adopts what is in the target, or one did, and this
 // record has not been carried out since (it was deleted that day, or in no scope).
 func (w *work) ofEarlierDay() bool {
-	return w.run.Adopt || w.run.adopted() && len(w.row.Trail) > 0 && !slices.ContainsFunc(w.row.Trail, func(t Trace) bool {
+	return w.run.Adopt || w.forgotten || w.run.adopted() && len(w.row.Trail) > 0 && !slices.ContainsFunc(w.row.Trail, func(t Trace) bool {
 		return t.Outcome != OutFailed && !t.At.Before(w.run.Adopted)
 	})
 }

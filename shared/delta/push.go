@@ -170,15 +170,17 @@ type work struct {
 	losses []desk.Loss
 	waits  []desk.Ref // links to records that have not arrived
 
-	known  map[string]entryRow // entries that are in the target
-	lent   map[string]string   // those of them that are in the target of an alias, which is still to be merged there
-	chunks int                 // rows of the thread that are full
-	fresh  []string            // entries added to known since the row was read
-	puts   map[desk.Field]string
-	brings []string        // entries that are about to be added, or may have been, where the target shows it
-	open   []string        // entries of which it is open whether they are in the target
-	adds   []string        // entries that are just being added, where the target cannot show it afterwards
-	came   map[string]bool // entries that were in another ticket before
+	known     map[string]entryRow // entries that are in the target
+	lent      map[string]string   // those of them that are in the target of an alias, which is still to be merged there
+	chunks    int                 // rows of the thread that are full
+	fresh     []string            // entries added to known since the row was read
+	puts      map[desk.Field]string
+	forgotten bool            // it was in the target, and a ledger of an earlier day did not know
+	lock      string          // of the target, as it was read before a write
+	brings    []string        // entries that are about to be added, or may have been, where the target shows it
+	open      []string        // entries of which it is open whether they are in the target
+	adds      []string        // entries that are just being added, where the target cannot show it afterwards
+	came      map[string]bool // entries that were in another ticket before
 
 	heals    map[string]harm // entries that a verification found to differ
 	again    map[string]bool // those of them that are lost, and added again
@@ -358,6 +360,9 @@ func (e *Engine) prepare(ctx context.Context, w *work) error {
 		}
 		switch {
 		case w.row.Target == "" && w.row.Claim == nil, w.row.Gone == rec.Event && w.row.Claim == nil, w.ref.Kind != desk.Ticket:
+			if err := e.noteSeen(ctx, w); err != nil {
+				return err
+			}
 			w.finish(OutExcluded, string(rec.Event)+" in the source")
 		case w.run.Mode == CreateOnly:
 			w.finish(OutExcluded, "the mode leaves changes of migrated records out")
@@ -400,13 +405,8 @@ func (e *Engine) prepare(ctx context.Context, w *work) error {
 	joined := w.ref == w.it.Ref || alias.Into == w.ref.ID || slices.Contains(rec.Aliases, alias.Into)
 	if joined && w.row.Target != "" && w.row.Claim == nil && !w.row.Held && w.row.Gone == "" && w.row.Into == "" && !w.row.Unfinished &&
 		w.row.Digest == w.digest && w.it.Due != dueMoved && !w.it.Heal && len(w.waits) == 0 && !w.ofEarlierDay() {
-		if e.SourceSide.ListLag > 0 && !w.run.Dry && w.row.Stamp.Before(w.rec.Stamp) {
-			// It says again what was carried out last. Whoever is shown by a replica what it said in between must know.
-			if w.row.saw(w); w.rec.Ref == w.ref {
-				if err := e.saveRow(ctx, w); err != nil {
-					return err
-				}
-			}
+		if err := e.noteSeen(ctx, w); err != nil { // it may say again what was carried out, and have said something else in between
+			return err
 		}
 		w.finish(OutUnchanged, "")
 		return nil

@@ -57,7 +57,11 @@ func (e *Engine) putBack(ctx context.Context, w *work, images []image, lost int)
 	}
 	if w.run.Dry || len(b.names) == 0 {
 		w.concludes(b.names, left)
-		return nil
+		if own := w.before != nil && w.before.Undo == w.run.Undoes; !own || w.run.Dry {
+			return nil
+		}
+		w.done, w.row.Claim = false, nil // of an attempt of ours, after which people have changed all it was to put back
+		return e.closeUndo(ctx, w)
 	}
 	if err := e.makeDue(ctx, w.run.Scope, w.undone()); err != nil {
 		return err

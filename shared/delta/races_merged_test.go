@@ -371,3 +371,40 @@ func TestRaceReplicaBeforeTakenBack(t *testing.T) {
 	}
 	s.field(id, desk.Subject, "[one]")
 }
+
+// One reading shows that a ticket which never moved was deleted, a replica still shows it: it is not made.
+func TestRaceReplicaBeforeDeletion(t *testing.T) {
+	s := newStage(t)
+	s.Source.ListLag = time.Minute
+	full(t, s.World)
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "support"})
+	s.Wait(time.Hour)
+	id := s.ticket("one")
+	s.Wait(2 * time.Second)
+	s.Source.Remove(ticket(id))
+	run(t, s.World, mainDelta)
+	s.Source.Stale = 1
+	run(t, s.World, delta.Request{Kind: delta.Delta, Window: "support"})
+	if all := s.Target.Look()["ticket/"+id]; len(all) > 0 {
+		t.Errorf("made: %+v", all)
+	}
+}
+
+// A ticket outside of the scope is merged into one that is in the target, before anybody waits for it. A link that comes later leads
+// to that one.
+func TestRaceLinkToArrivedAs(t *testing.T) {
+	s := newStage(t)
+	s.Migration.Scopes["all"] = desk.Scope{Any: map[desk.Field][]string{desk.Group: {"Support"}}}
+	outside, there := s.ticket("outside"), s.ticket("there")
+	s.Source.Edit(ticket(outside), desk.Fields{desk.Group: {"Elsewhere"}})
+	full(t, s.World)
+	s.Wait(time.Hour)
+	s.Source.Edit(ticket(there), desk.Fields{desk.Group: {"Elsewhere"}})
+	s.Source.Join(ticket(outside), ticket(there))
+	run(t, s.World, mainDelta)
+	s.Wait(time.Hour)
+	owner := s.ticket("owner")
+	s.Source.Edit(ticket(owner), desk.Fields{desk.LinkRefersTo: {outside}})
+	run(t, s.World, mainDelta)
+	s.field(owner, desk.LinkRefersTo, "[ticket/"+there+"]")
+}

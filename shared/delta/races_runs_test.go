@@ -452,3 +452,25 @@ func TestRaceRestartBehindEnded(t *testing.T) {
 	}
 	run(t, s.World, mainDelta)
 }
+
+// A ledger of an earlier day does not know a ticket that is in the target, was spam while the migration adopted what is there, and has
+// been redacted. In a desk that shows no markers and keeps times, nobody can tell the entry as it was from one of people's.
+func TestRaceForgottenWhileSpam(t *testing.T) {
+	s := newStage(t)
+	s.Target.NoMarkers, s.Target.Timed = true, true
+	full(t, s.World)
+	day := s.Store.Snapshot()
+	s.Wait(time.Hour)
+	id := s.ticket("one", "first", "second")
+	run(t, s.World, mainDelta)
+	s.Source.Junk(ticket(id))
+	s.Store.Restore(day)
+	s.Restart()
+	s.Wait(time.Hour)
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "all", Restart: true, Adopt: true})
+	s.Source.Restore(ticket(id))
+	s.Source.Redact(id, 1)
+	s.Wait(time.Hour)
+	run(t, s.World, mainDelta)
+	s.held("may have been added already")
+}

@@ -549,3 +549,21 @@ func TestRaceOpenRepliesOfDeletedMany(t *testing.T) {
 		}
 	}
 }
+
+// People change a field away and back; then the source changes it, our write loses its answer, and people put back once more what was
+// there. The desk tells that something has happened since, so somebody is asked.
+func TestRacePutBackTwice(t *testing.T) {
+	s := newStage(t)
+	s.Target.TellsTouched = true
+	id := s.ticket("one")
+	full(t, s.World)
+	s.Target.Edit(s.there(id), desk.Fields{desk.Subject: {"by an agent"}})
+	s.Target.Edit(s.there(id), desk.Fields{desk.Subject: {"one"}})
+	s.Wait(time.Hour)
+	s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"two"}})
+	lose(t, s.Target, "apply", func() { s.Target.Edit(s.there(id), desk.Fields{desk.Subject: {"one"}}) })
+	run(t, s.World, mainDelta)
+	run(t, s.World, mainDelta)
+	s.field(id, desk.Subject, "[one]")
+	s.held("subject changed on both sides")
+}

@@ -164,3 +164,25 @@ func TestRaceUndoOfLeftToPeople(t *testing.T) {
 		t.Errorf("priority is %v, and people had emptied it", v)
 	}
 }
+
+// The undo's own write loses its answer, and people change the field before it goes on: nothing is left to put back, and nothing that
+// the undo has begun stays open.
+func TestRaceUndoEndsItsClaim(t *testing.T) {
+	s := newStage(t)
+	id := s.ticket("one")
+	full(t, s.World)
+	s.Wait(time.Hour)
+	s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"two"}})
+	r := run(t, s.World, mainDelta)
+	s.Wait(time.Hour)
+	lose(t, s.Target, "apply", func() { s.Target.Edit(s.there(id), desk.Fields{desk.Subject: {"by an agent"}}) })
+	run(t, s.World, undo(r.ID))
+	s.field(id, desk.Subject, "[by an agent]")
+	for part := range s.Store.Parts("led/") {
+		for row := range s.Store.Each(part) {
+			if strings.Contains(string(row.Body), `"claim"`) {
+				t.Errorf("%s is still claimed: %s", row.Part, row.Body)
+			}
+		}
+	}
+}

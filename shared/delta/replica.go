@@ -1,6 +1,8 @@
 package delta
 
 import (
+	"context"
+
 	"github.com/deltadesk/deltadesk/shared/desk"
 )
 
@@ -27,6 +29,16 @@ func (r *ledgerRow) saw(w *work) {
 	if w.rec.Ref == w.ref && r.Stamp.Before(w.rec.Stamp) {
 		r.Stamp = w.rec.Stamp
 	}
+}
+
+// noteSeen keeps what a reading showed that leads to no write, where replicas lag: a later one that shows less is behind. What is
+// outside of the scope leaves no trace: most of a source may be.
+func (e *Engine) noteSeen(ctx context.Context, w *work) error {
+	if e.SourceSide.ListLag == 0 || w.run.Dry || w.rec.Ref != w.ref || !w.row.Stamp.Before(w.rec.Stamp) {
+		return nil
+	}
+	w.row.saw(w)
+	return e.saveRow(ctx, w)
 }
 
 // sawMerged keeps that ref was seen as part of w's record: a reading that is older and shows it on its own is behind.

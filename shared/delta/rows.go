@@ -400,6 +400,8 @@ type claim struct {
 	// Brings are the entries to be added, in a target that shows which entries are ours: should the record leave the source before
 	// anybody has looked, they are told from those of other tickets.
 	Brings []string `json:"brings,omitempty"`
+	// Lock is the target's before the write, where it has one: while it shows the same, nothing has happened there.
+	Lock string `json:"lock,omitempty"`
 	// Puts are digests of what fields say already and are to go on saying: they are written again, because the desk moves
 	// them when an entry arrives. What they say stays the work of whoever said it.
 	Puts map[desk.Field]string `json:"puts,omitempty"`

@@ -69,6 +69,7 @@ func (e *Engine) carryOut(ctx, intake context.Context, w *work) error {
 		case id != "":
 			w.row.Target, w.row.How, adopted = id, how, true
 			w.row.Unfinished = how == "found" && w.takenOver // our own create, whose answer was lost
+			w.forgotten = how == "found" && w.run.adopted() && (w.before == nil || w.before.At.Before(w.run.Adopted))
 		default:
 			if err := e.gain(ctx, w); err != nil {
 				return e.release(ctx, w, err)
@@ -277,6 +278,9 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 	if len(todo) > 0 {
 		e.adding(w, todo[0].Entries)
 		e.bringing(w, missing)
+		if w.lock = ""; len(todo) == 1 { // else our own first call moves it
+			w.lock = now.Lock
+		}
 		intent := map[desk.Field]base{}
 		for f, v := range m.Apply {
 			b := newBase(w.want.Fields[f].Digest(), v.Digest())

@@ -27,6 +27,8 @@ type Desk struct {
 	PageSize int
 	// NoFinder, NoReviser, NoMerger and NoMarkers take capabilities away.
 	NoFinder, NoReviser, NoMerger, NoMarkers bool
+	// Timed: entries keep their times, also without markers.
+	Timed bool
 	// FindsMerged makes Find answer with the ticket that lives on for one that was merged, as archives do.
 	FindsMerged bool
 	// Blind makes Find see nothing: what a migration would do without looking.
@@ -378,7 +380,7 @@ func (d *Desk) Traits() desk.Traits {
 		StampResolution: time.Second, Settle: 10 * time.Second, ListLag: d.ListLag,
 	}
 	if d.NoMarkers {
-		t.EntryMarker, t.KeepsTimes = "", false
+		t.EntryMarker, t.KeepsTimes = "", d.Timed
 	}
 	return t
 }
@@ -490,10 +492,10 @@ func (d *Desk) read(ctx context.Context, ref desk.Ref, target bool) (desk.Record
 	if !ok || r.gone && (target || d.Purges) {
 		return desk.Record{}, &desk.Error{Op: "read " + ref.String(), Class: desk.ErrNotFound}
 	}
-	rec := r.rec
+	rec, gone := r.rec, r.gone
 	if d.Stale > 0 && !target && r.before != nil {
 		d.Stale--
-		rec = *r.before
+		rec, gone = *r.before, false
 	}
 	rec.Fields = maps.Clone(rec.Fields)
 	rec.Entries = slices.Clone(rec.Entries)
@@ -504,7 +506,7 @@ func (d *Desk) read(ctx context.Context, ref desk.Ref, target bool) (desk.Record
 		maps.Copy(rec.Touched, r.edited)
 	}
 	rec.Event = desk.Changed
-	if r.gone {
+	if gone {
 		rec.Event = r.event
 	}
 	for i := range rec.Entries {

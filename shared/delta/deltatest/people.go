@@ -11,7 +11,8 @@ func (d *Desk) leave(ref desk.Ref, event desk.Event) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s := d.records[ref]
-	s.gone, s.event = true, event
+	was := s.rec
+	s.gone, s.event, s.before = true, event, &was
 	d.touch(ref, event, "")
 }
 

@@ -203,7 +203,9 @@ func (d *simDesk) removes(t *record) {
 			w.violate("overwritten", "the undo removed target %s of %s, in which people had written entry %s", t.ref.ID, t.source, s.en.id)
 		}
 	}
-	if len(t.now().aliases) > 0 {
-		w.violate("overwritten", "the undo removed target %s of %s, into which people had merged others", t.ref.ID, t.source)
+	for _, x := range d.order {
+		if x.now().into == t.ref.ID && !x.now().at.Add(time.Second).After(read.Add(d.t.skew)) {
+			w.violate("overwritten", "the undo removed target %s of %s, into which people had merged %s", t.ref.ID, t.source, x.ref)
+		}
 	}
 }

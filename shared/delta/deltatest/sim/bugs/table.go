@@ -224,7 +224,7 @@ func bugs() []bug {
 		},
 		{
 			"earlier-day-is-believed", 4, "what a restored ledger says of a ticket is taken for our last write", sorts("overwritten", "lost"),
-			[]change{engine("ours.go", `return w.run.Adopt || w.run.adopted() && len(w.row.Trail) > 0 &&`, `return false && w.run.adopted() && len(w.row.Trail) > 0 &&`)},
+			[]change{engine("ours.go", `return w.run.Adopt || w.forgotten || w.run.adopted() && len(w.row.Trail) > 0 &&`, `return false && w.run.adopted() && len(w.row.Trail) > 0 &&`)},
 		},
 
 		// 5: nothing is deleted unless a policy names it.
