@@ -383,7 +383,11 @@ func (e *Engine) leave(ctx context.Context, w *work, why string) error {
 	var wrote desk.Fields
 	if err == nil && now.Ref.ID == w.row.Target && w.row.How != mergedThere {
 		if w.takenOver {
-			e.unread(w, e.untagged(w, now))
+			others, err := e.holdsOthers(ctx, w, now)
+			if err != nil {
+				return err
+			}
+			e.unread(w, e.untagged(w, now), others)
 		}
 		policy := e.mig.OnMerged
 		if policy == Mirror {
@@ -598,14 +602,10 @@ func (e *Engine) carryOutEvent(ctx context.Context, w *work) error {
 		now, err = e.Target.Read(ctx, e.targetRef(w))
 	}
 	gone := errors.Is(err, desk.ErrNotFound)
-	if err == nil && w.takenOver {
-		e.unread(w, e.untagged(w, now))
-	}
-	others := err == nil && e.holdsOthers(w, now)
-	if err == nil && !others {
-		var lerr error
-		if others, lerr = e.strangers(ctx, w, now); lerr != nil {
-			return e.release(ctx, w, lerr)
+	others := false
+	if err == nil {
+		if others, err = e.holdsOthers(ctx, w, now); err == nil && w.takenOver {
+			e.unread(w, e.untagged(w, now), others)
 		}
 	}
 	switch {
@@ -659,35 +659,34 @@ func (e *Engine) remove(ctx context.Context, w *work) error {
 	if err := e.before(ctx, w, image{Ref: w.ref, Target: w.row.Target, Event: true, Final: "it was deleted"}); err != nil {
 		return err
 	}
-	if err := d.Delete(ctx, e.targetRef(w)); err != nil && !errors.Is(err, desk.ErrNotFound) {
+	if err := e.delete(ctx, w, d); err != nil {
 		return err
 	}
 	w.wrote = append(w.wrote, "deleted")
 	return nil
 }
 
-// strangers tells whether the target shows that tickets were merged into it which are not those of w's aliases. A target that
-// does not show merges shows at most their entries.
-func (e *Engine) strangers(ctx context.Context, w *work, now desk.Record) (bool, error) {
-	if len(now.Aliases) == 0 {
-		return false, nil
+// delete deletes w's ticket in the target and looks whether it is gone: one that people have merged in the same moment is part of
+// theirs now, and a desk may say nothing of that.
+func (e *Engine) delete(ctx context.Context, w *work, d desk.Deleter) error {
+	if err := d.Delete(ctx, e.targetRef(w)); err != nil && !errors.Is(err, desk.ErrNotFound) {
+		return err
 	}
-	ours := map[string]bool{}
-	for _, id := range w.aliases() {
-		var row ledgerRow
-		if _, err := e.get(ctx, e.ledgerKey(desk.Ref{Kind: w.ref.Kind, ID: id}), &row); err != nil {
-			return false, err
-		}
-		ours[row.Target] = true
+	now, err := e.Target.Read(ctx, e.targetRef(w))
+	switch {
+	case errors.Is(err, desk.ErrNotFound):
+		return nil
+	case err == nil:
+		return &desk.Error{Op: "delete target " + w.row.Target, Class: desk.ErrConflict, Said: "it is still there, as ticket " + now.Ref.ID}
 	}
-	return slices.ContainsFunc(now.Aliases, func(id string) bool { return !ours[id] }), nil
+	return err
 }
 
 // holdsOthers tells whether the target's people have merged other tickets into w's: it shows entries of ours that are not of
-// this record, or more tickets in it than the source has merged.
-func (e *Engine) holdsOthers(w *work, now desk.Record) bool {
-	if len(now.Aliases) > len(w.rec.Aliases) {
-		return true
+// this record, or tickets merged into it that are not those of w's aliases.
+func (e *Engine) holdsOthers(ctx context.Context, w *work, now desk.Record) (bool, error) {
+	if w.ref.Kind != desk.Ticket {
+		return false, nil // nothing is put back at people and companies
 	}
 	ours := map[string]bool{}
 	for id := range w.known {
@@ -699,9 +698,31 @@ func (e *Engine) holdsOthers(w *work, now desk.Record) bool {
 	for _, id := range w.brings { // as he has noted, where the source no longer shows them
 		ours[e.marker(id)] = true
 	}
-	return slices.ContainsFunc(now.Entries, func(en desk.Entry) bool {
-		return en.Marker != "" && !ours[en.Marker] && !isNote(strings.TrimPrefix(en.Marker, e.marker("")))
-	})
+	for _, en := range now.Entries {
+		if en.Marker != "" && !ours[en.Marker] && !isNote(strings.TrimPrefix(en.Marker, e.marker(""))) {
+			return true, nil
+		}
+	}
+	if len(now.Aliases) == 0 {
+		return false, nil
+	}
+	targets, open := map[string]bool{}, 0
+	for _, id := range w.aliases() {
+		var row ledgerRow
+		if _, err := e.get(ctx, e.ledgerKey(desk.Ref{Kind: w.ref.Kind, ID: id}), &row); err != nil {
+			return false, err
+		}
+		if targets[row.Target] = true; row.Target == "" && row.Claim != nil {
+			open++ // what it made, if anything, may have been merged by us already
+		}
+	}
+	others := 0
+	for _, id := range now.Aliases {
+		if !targets[id] {
+			others++
+		}
+	}
+	return others > open, nil
 }
 
 // rehearse says what carryOut would do, and writes nothing, neither to the desks nor to the ledger.

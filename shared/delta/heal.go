@@ -43,10 +43,14 @@ func (e *Engine) heal(ctx context.Context, w *work, now desk.Record, defs desk.D
 		return nil
 	}
 	if w.it.Heal && w.row.How != mergedThere {
+		others, err := e.holdsOthers(ctx, w, now)
+		if err != nil {
+			return err
+		}
 		fields := maps.Clone(w.row.Fields)
 		for f := range w.want.Fields {
 			def, defined := defs.Field(w.ref.Kind, f)
-			if defined && def.Write != desk.Always || !e.untraced(w, now, f) {
+			if defined && def.Write != desk.Always || !e.untraced(w, now, f, others) {
 				continue
 			}
 			if b := fields[f]; b.Kept || b.Moved {
@@ -145,7 +149,7 @@ func (w *work) still(now desk.Record) bool { return now.Lock != "" && now.Lock =
 // that the last word in it was ours, or that nobody has worked on the record since and it yet says something else. Fields that
 // point somewhere are left out: where they point to may have been merged, and that leaves no trace here. So is everything where
 // tickets of others were merged into it, or the ledger is of an earlier day: what was put back there is not known.
-func (e *Engine) untraced(w *work, now desk.Record, f desk.Field) bool {
+func (e *Engine) untraced(w *work, now desk.Record, f desk.Field, others bool) bool {
 	b, based := w.row.Fields[f]
 	t := now.Fields[f].Digest()
 	put := w.puts[f] // written again as it was, by somebody who was cut off
@@ -156,7 +160,7 @@ func (e *Engine) untraced(w *work, now desk.Record, f desk.Field) bool {
 	case !based, t == b.tgt(), f.Points() != "", b.Event, b.Ask, t != "" && (t == b.Left || t == put), w.run.adopted():
 		return false
 	case now.Touched != nil:
-		return !now.Touched[f] && !e.holdsOthers(w, now)
+		return !now.Touched[f] && !others
 	}
 	return w.still(now) && !b.Moved
 }

@@ -137,12 +137,11 @@ func (e *Engine) doubted(w *work, missing []desk.Entry) []desk.Entry {
 // arrives). They become a base that only the source has left. A desk that does not tell who had the last word cannot tell
 // either that people put back what was there before a write of ours whose answer was lost: there it is written again. Of an
 // entry that was about to be revised whatever it says is taken for ours: a desk may write it its own way.
-func (e *Engine) tellOurs(w *work, now desk.Record) {
+func (e *Engine) tellOurs(w *work, now desk.Record, others bool) {
 	fields := maps.Clone(w.row.Fields)
 	if fields == nil {
 		fields = map[desk.Field]base{}
 	}
-	others := w.ref.Kind == desk.Ticket && e.holdsOthers(w, now) // what was put back there for them is not known here
 	ours, moved := map[desk.Field]bool{}, w.before.Lock != "" && now.Lock != w.before.Lock
 	for f, b := range w.before.Intent {
 		theirs, t := b.Theirs, now.Fields[f].Digest()
@@ -221,8 +220,8 @@ func (e *Engine) unclear(w *work, now desk.Record) {
 
 // unread is tellOurs and unclear for a record that has left the source: should it come back, nobody knows any more what an open
 // create or write was to say. What the target says then never counts as what people left there for good.
-func (e *Engine) unread(w *work, now desk.Record) {
-	e.tellOurs(w, now)
+func (e *Engine) unread(w *work, now desk.Record, others bool) {
+	e.tellOurs(w, now, others)
 	fields := w.row.Fields
 	for f, i := range w.before.Intent {
 		b, based := fields[f]

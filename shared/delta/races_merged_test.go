@@ -408,3 +408,28 @@ func TestRaceLinkToArrivedAs(t *testing.T) {
 	run(t, s.World, mainDelta)
 	s.field(owner, desk.LinkRefersTo, "[ticket/"+there+"]")
 }
+
+// What people did to a ticket is written again as it was when an entry arrives for another ticket that they merged into it. A
+// write that is then cut off does not take that for the work of the migration, though as many tickets were merged in the source.
+func TestRacePutBackForStrangers(t *testing.T) {
+	s := newStage(t)
+	s.Target.NoMarkers, s.Target.TellsTouched = true, true
+	s.Target.Meddle = func(f desk.Fields) { f[desk.Status] = desk.Value{"open"} }
+	a, other := s.ticket("a"), s.ticket("other")
+	full(t, s.World)
+	s.Wait(time.Hour)
+	s.Source.Join(ticket(s.ticket("young")), ticket(a))
+	run(t, s.World, mainDelta)
+	s.Target.Join(s.there(other), s.there(a))
+	s.Target.Edit(s.there(a), desk.Fields{desk.Status: {"rejected"}})
+	s.Wait(time.Hour)
+	s.say(other, "more")
+	run(t, s.World, mainDelta)
+	s.field(a, desk.Status, "[rejected]")
+	s.Source.Edit(ticket(a), desk.Fields{desk.Subject: {"two"}})
+	lose(t, s.Target, "apply", nil)
+	run(t, s.World, mainDelta)
+	run(t, s.World, mainDelta)
+	s.field(a, desk.Status, "[rejected]")
+	s.field(a, desk.Subject, "[two]")
+}

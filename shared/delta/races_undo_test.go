@@ -186,3 +186,32 @@ func TestRaceUndoEndsItsClaim(t *testing.T) {
 		}
 	}
 }
+
+// People merge a ticket in the moment in which an undo, or a policy, deletes it: what lives on is not called removed, and does not
+// come a second time.
+func TestRaceMergedWhileDeleted(t *testing.T) {
+	for _, undoes := range []bool{true, false} {
+		s := newStage(t)
+		s.Migration.Policies.OnDeleted = delta.Mirror
+		full(t, s.World)
+		s.Wait(time.Hour)
+		id := s.ticket("one", "first")
+		r := run(t, s.World, mainDelta)
+		own := s.Target.Add(desk.Ticket, desk.Fields{desk.Subject: {"of an agent"}})
+		at(s.Target, "delete", 1, func() error {
+			s.Target.Join(s.there(id), ticket(own))
+			return nil
+		})
+		if s.Wait(time.Hour); undoes {
+			run(t, s.World, undo(r.ID))
+		} else {
+			s.Source.Remove(ticket(id))
+			run(t, s.World, mainDelta)
+			s.Source.Restore(ticket(id))
+		}
+		run(t, s.World, mainDelta)
+		if all := s.Target.Look()["ticket/"+id]; len(all) != 0 {
+			t.Errorf("undo %t: it came a second time: %+v", undoes, all)
+		}
+	}
+}

@@ -148,6 +148,10 @@ func (e *Engine) compareFields(ctx context.Context, w *work, now desk.Record, d 
 	if err != nil {
 		return err
 	}
+	others, err := e.holdsOthers(ctx, w, now)
+	if err != nil {
+		return err
+	}
 	for _, f := range slices.Sorted(maps.Keys(w.want.Fields)) { // a report says the same each time
 		v := w.want.Fields[f]
 		def, ok := defs.Field(w.ref.Kind, f)
@@ -159,7 +163,7 @@ func (e *Engine) compareFields(ctx context.Context, w *work, now desk.Record, d 
 		switch {
 		case slices.ContainsFunc(w.heldBefore.Fields, func(h heldField) bool { return h.Field == f }):
 			d.held = append(d.held, string(f))
-		case e.untraced(w, now, f):
+		case e.untraced(w, now, f, others):
 			d.add(string(f)+" (changed in the target without a trace)", ok && def.Write != desk.Always)
 		case based && s == b.Src && (b.Kept || t != b.tgt()):
 			w.out.Kept = append(w.out.Kept, string(f))

@@ -202,7 +202,11 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 	tags := now.Fields[desk.Tags]
 	now = e.untagged(w, now)
 	if w.takenOver {
-		e.tellOurs(w, now)
+		others, err := e.holdsOthers(ctx, w, now)
+		if err != nil {
+			return e.release(ctx, w, err)
+		}
+		e.tellOurs(w, now, others)
 		e.unclear(w, now)
 	}
 	if !created {

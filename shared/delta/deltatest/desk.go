@@ -714,7 +714,9 @@ func (t *targetSide) Delete(ctx context.Context, ref desk.Ref) error {
 		return err
 	}
 	t.d.writes++
-	t.d.records[ref].gone = true
+	if r := t.d.records[ref]; r.into == "" { // of one that was merged nothing is left to delete, and many a desk does not say so
+		r.gone = true
+	}
 	t.d.mu.Unlock()
 	return t.d.lose("delete", ref)
 }

@@ -125,9 +125,12 @@ func (o *oracle) ticket(s *record) {
 	for _, d := range o.decisionsOn(s.ref, "") {
 		if x := w.dst.records[desk.Ref{Kind: desk.Ticket, ID: d.value}]; d.choice == delta.ChooseLink && x != nil && x.source == s.ref {
 			t = x // a person said so
+			if w.dst.survivor(x).live() {
+				all = []*record{x}
+			}
 		}
 	}
-	if !t.live() && w.recreated[s.ref] == 0 && len(live) > 0 {
+	if !t.live() && len(all) > 1 && w.recreated[s.ref] == 0 && len(live) > 0 {
 		t = live[0]
 	}
 	if !t.live() {

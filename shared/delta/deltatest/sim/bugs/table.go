@@ -122,7 +122,7 @@ func bugs() []bug {
 		},
 		{
 			"harm-is-kept", 1, "a verification takes for people's work what nobody changed", sorts("lost"),
-			[]change{engine("verify.go", `case e.untraced(w, now, f):`, `case e.untraced(w, now, f) && !based:`)},
+			[]change{engine("verify.go", `case e.untraced(w, now, f, others):`, `case e.untraced(w, now, f, others) && !based:`)},
 		},
 		{
 			"remap-by-stamp", 1, "a remap looks only at what has changed in the source since it was carried out", sorts("lost"),
@@ -216,7 +216,7 @@ func bugs() []bug {
 		},
 		{
 			"heal-over-people", 4, "a verification's heal sets fields again that people have changed", sorts("overwritten"),
-			[]change{engine("heal.go", `return !now.Touched[f] && !e.holdsOthers(w, now)`, `return !e.holdsOthers(w, now)`)},
+			[]change{engine("heal.go", `return !now.Touched[f] && !others`, `return !others`)},
 		},
 		{
 			"heal-without-lock", 4, "a heal takes nobody's word for it that nobody has worked on a record", sorts("overwritten"),
