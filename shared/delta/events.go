@@ -382,13 +382,11 @@ func (e *Engine) leave(ctx context.Context, w *work, why string) error {
 	}
 	var wrote desk.Fields
 	if err == nil && now.Ref.ID == w.row.Target && w.row.How != mergedThere {
-		if w.takenOver {
-			others, err := e.holdsOthers(ctx, w, now)
-			if err != nil {
-				return err
-			}
-			e.unread(w, e.untagged(w, now), others)
+		others, err := e.holdsOthers(ctx, w, now)
+		if err != nil {
+			return err
 		}
+		e.unread(w, e.untagged(w, now), others)
 		policy := e.mig.OnMerged
 		if policy == Mirror {
 			policy = Close
@@ -604,7 +602,7 @@ func (e *Engine) carryOutEvent(ctx context.Context, w *work) error {
 	gone := errors.Is(err, desk.ErrNotFound)
 	others := false
 	if err == nil {
-		if others, err = e.holdsOthers(ctx, w, now); err == nil && w.takenOver {
+		if others, err = e.holdsOthers(ctx, w, now); err == nil {
 			e.unread(w, e.untagged(w, now), others)
 		}
 	}

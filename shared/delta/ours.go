@@ -218,9 +218,22 @@ func (e *Engine) unclear(w *work, now desk.Record) {
 	w.row.Fields = fields
 }
 
-// unread is tellOurs and unclear for a record that has left the source: should it come back, nobody knows any more what an open
-// create or write was to say. What the target says then never counts as what people left there for good.
+// unread is tellOurs, unclear and unsure for a record that has left the source: should it come back, nobody knows any more what an
+// open create or write was to say, nor what a ledger of an earlier day did not know. What the target says then never counts as what
+// people left there for good.
 func (e *Engine) unread(w *work, now desk.Record, others bool) {
+	if w.ofEarlierDay() {
+		fields := maps.Clone(w.row.Fields)
+		for f, b := range fields {
+			if t := now.Fields[f].Digest(); t != b.tgt() && f.Points() != desk.Ticket && f != desk.Started && f != desk.Resolved {
+				fields[f] = base{Src: "unknown", Tgt: "unknown", Ask: true}
+			}
+		}
+		w.row.Fields = fields
+	}
+	if !w.takenOver {
+		return
+	}
 	e.tellOurs(w, now, others)
 	fields := w.row.Fields
 	for f, i := range w.before.Intent {

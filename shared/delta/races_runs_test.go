@@ -474,3 +474,27 @@ func TestRaceForgottenWhileSpam(t *testing.T) {
 	run(t, s.World, mainDelta)
 	s.held("may have been added already")
 }
+
+// A ledger of an earlier day does not know that a policy has closed a ticket which left the source: when it comes back, what the
+// policy wrote is not taken for the work of people.
+func TestRaceForgottenClose(t *testing.T) {
+	s := newStage(t)
+	s.Migration.Policies.OnSpam = delta.Close
+	id := s.ticket("one", "first")
+	full(t, s.World)
+	day := s.Store.Snapshot()
+	s.Wait(time.Hour)
+	s.Source.Junk(ticket(id))
+	run(t, s.World, mainDelta)
+	s.field(id, desk.Status, "[resolved]")
+	s.Store.Restore(day)
+	s.Restart()
+	s.Wait(time.Hour)
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "all", Restart: true, Adopt: true})
+	s.say(id, "more of it")
+	run(t, s.World, mainDelta)
+	s.Source.Restore(ticket(id))
+	s.Wait(time.Hour)
+	run(t, s.World, mainDelta)
+	s.held("status changed on both sides")
+}
