@@ -145,12 +145,13 @@ func (e *Engine) tellOurs(w *work, now desk.Record, others bool) {
 	ours, moved := map[desk.Field]bool{}, w.before.Lock != "" && now.Lock != w.before.Lock
 	for f, b := range w.before.Intent {
 		theirs, t := b.Theirs, now.Fields[f].Digest()
-		b.Theirs = false
+		changed := !theirs || moved || t != b.Was
+		b.Theirs, b.Was = false, ""
 		switch {
 		case t == b.tgt() && (theirs || !now.Touched[f]):
 			fields[f], ours[f], w.recovered = b, true, true
 			w.ours = append(w.ours, f)
-		case now.Touched[f] && (!theirs || moved) && t == fields[f].tgt() && t != w.want.Fields[f].Digest():
+		case now.Touched[f] && changed && t == fields[f].tgt() && t != w.want.Fields[f].Digest():
 			// It took effect, and people put back what was there; or it did not, and they tried something. Somebody has to say.
 			fields[f] = base{Src: "cut off", Tgt: "cut off", Ask: true}
 			ours[f] = true

@@ -567,3 +567,35 @@ func TestRacePutBackTwice(t *testing.T) {
 	s.field(id, desk.Subject, "[one]")
 	s.held("subject changed on both sides")
 }
+
+// A decision is carried out over what people had set, in the second call of a write, whose answer is lost; then people set what both
+// sides had said before. That is not what the decision was about, so somebody is asked again.
+func TestRacePutBackAfterDecision(t *testing.T) {
+	s := newStage(t)
+	s.Target.TellsTouched = true
+	id := s.ticket("one")
+	full(t, s.World)
+	s.Target.Edit(s.there(id), desk.Fields{desk.Subject: {"by an agent"}})
+	s.Wait(time.Hour)
+	s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"two"}})
+	run(t, s.World, mainDelta)
+	if err := s.Engine().Decide(ctx, ticket(id), desk.Subject, "", delta.Decision{Choice: delta.ChooseSource}); err != nil {
+		t.Fatal(err)
+	}
+	s.say(id, "first")
+	s.Source.Say(id, true, desk.Author{Name: "Ann"}, "with a file", map[string][]byte{"a.txt": []byte("a")})
+	calls := 0
+	s.Target.Lose = func(op string, _ desk.Ref) error {
+		if op == "apply" {
+			calls++
+		}
+		if op != "apply" || calls != 2 {
+			return nil
+		}
+		s.Target.Edit(s.there(id), desk.Fields{desk.Subject: {"one"}})
+		return noAnswer()
+	}
+	run(t, s.World, mainDelta)
+	s.field(id, desk.Subject, "[one]")
+	s.held("subject changed on both sides")
+}

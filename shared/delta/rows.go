@@ -341,8 +341,9 @@ type base struct {
 	// Left is the digest of a value of the target's people that was written again as it was: the desk names us as the one
 	// who wrote it last, and it is theirs.
 	Left string `json:"l,omitempty"`
-	// Theirs, of what is intended: the target's people had had the last word before.
-	Theirs bool `json:"p,omitempty"`
+	// Theirs, of what is intended: the target's people had had the last word before. It was Was.
+	Theirs bool   `json:"p,omitempty"`
+	Was    string `json:"w,omitempty"`
 	// Event: the target's value is what a policy set when the record left the source; Src is what the source said before.
 	Event bool `json:"g,omitempty"`
 	// Moved: the target said something else than Tgt when it was last read back, and that was left to its people.

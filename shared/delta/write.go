@@ -288,7 +288,9 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 		intent := map[desk.Field]base{}
 		for f, v := range m.Apply {
 			b := newBase(w.want.Fields[f].Digest(), v.Digest())
-			b.Theirs = now.Touched[f]
+			if b.Theirs = now.Touched[f]; b.Theirs {
+				b.Was = now.Fields[f].Digest()
+			}
 			intent[f] = b
 		}
 		if err := e.ensure(ctx, w, intent); err != nil { // from here on a cut-off goes on instead of looking
