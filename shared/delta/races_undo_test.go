@@ -215,3 +215,40 @@ func TestRaceMergedWhileDeleted(t *testing.T) {
 		}
 	}
 }
+
+// A write that was cut off writes the status again as people have set it, which is what the migration had set before: an undo does
+// not take the ticket away from them.
+func TestRaceUndoOfPutBack(t *testing.T) {
+	s := newStage(t)
+	s.Target.TellsTouched = true
+	full(t, s.World)
+	s.Wait(time.Hour)
+	id := s.ticket("one", "first", "second")
+	at(s.Target, "apply", 1, func() error {
+		s.Target.Edit(s.there(id), desk.Fields{desk.Status: {"rejected"}})
+		s.Target.Edit(s.there(id), desk.Fields{desk.Status: {"open"}})
+		return noAnswer()
+	})
+	r := run(t, s.World, mainDelta)
+	s.Wait(time.Hour)
+	run(t, s.World, undo(r.ID))
+	s.field(id, desk.Status, "[open]")
+}
+
+// The create of a ticket loses its answer, and the source shows an entry to customers meanwhile. Who hides it in the target cannot be
+// told: an undo leaves the ticket, and says so.
+func TestRaceUndoOfHidden(t *testing.T) {
+	s := newStage(t)
+	s.Target.NoMarkers, s.Target.NoReviser, s.Target.Timed = true, true, true
+	full(t, s.World)
+	s.Wait(time.Hour)
+	id := s.ticket("one", "-first")
+	lose(t, s.Target, "create", func() { s.Source.Flip(id, 0) })
+	r := run(t, s.World, mainDelta)
+	s.Wait(time.Hour)
+	rep := reportOf(t, s.World, run(t, s.World, undo(r.ID)).ID)
+	if said := fmt.Sprint(rep.Exceptions); !strings.Contains(said, "it is open who hid them") {
+		t.Errorf("the undo says %s", said)
+	}
+	s.field(id, desk.Subject, "[one]")
+}

@@ -306,7 +306,7 @@ func (e *Engine) worked(w *work, now desk.Record, blind bool) (what []string) {
 		ids[k.Target], markers[e.marker(id)] = id, id
 	}
 	delete(ids, "")
-	foreign, changed, shown := 0, 0, map[string]bool{}
+	foreign, changed, hidden, shown := 0, 0, 0, map[string]bool{}
 	for _, en := range now.Entries {
 		id, ours := markers[en.Marker]
 		if !ours {
@@ -315,6 +315,8 @@ func (e *Engine) worked(w *work, now desk.Record, blind bool) (what []string) {
 		switch k := w.known[id]; {
 		case ours && !k.leaves(en):
 			changed++
+		case ours && k.Own:
+			hidden++
 		case !ours && (!blind || en.Marker == ""):
 			foreign++
 		}
@@ -333,6 +335,9 @@ func (e *Engine) worked(w *work, now desk.Record, blind bool) (what []string) {
 	}
 	if changed > 0 {
 		what = append(what, fmt.Sprintf("%d entries that were changed or taken out", changed))
+	}
+	if hidden > 0 {
+		what = append(what, fmt.Sprintf("%d entries that customers see in the source and not in the target, and it is open who hid them", hidden))
 	}
 	for _, f := range slices.Sorted(maps.Keys(w.row.Fields)) { // the desk names us as the one who wrote it last, and it is theirs
 		b := w.row.Fields[f]
@@ -366,7 +371,7 @@ func (e *Engine) worked(w *work, now desk.Record, blind bool) (what []string) {
 
 // leaves tells whether the target shows an entry just as our last write left it.
 func (k entryRow) leaves(en desk.Entry) bool {
-	return !k.Left && !k.Turned && !k.Own && wordsDigest(en) == cmpOr(k.Shown, k.Digest) && en.Public != k.Private
+	return !k.Left && !k.Turned && wordsDigest(en) == cmpOr(k.Shown, k.Digest) && en.Public != k.Private
 }
 
 // partly gives the claim back after an error of a write: as after any other write where nothing was written before it

@@ -529,6 +529,9 @@ func (e *Engine) rebase(w *work, m merge3, before, after desk.Record, merged boo
 				b = was
 			}
 		}
+		if t := after.Fields[f].Digest(); before.Touched[f] && m.Apply[f] == nil && t != "" && t == w.puts[f] { // people said the same
+			b = b.leaving(t, true)
+		}
 		b.Kept = accept[f] && slices.Contains(m.Kept, f)
 		b.Moved = after.Fields[f].Digest() != b.tgt()
 		w.row.Fields[f] = b

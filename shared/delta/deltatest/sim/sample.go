@@ -120,7 +120,7 @@ func (w *world) twice(run string) {
 }
 
 // unsure are reasons for which a ticket stays that nobody has touched: what the run did to it was never learned.
-var unsure = []string{"nobody can tell", "cannot be searched", "merged", "not known to have written"}
+var unsure = []string{"nobody can tell", "cannot be searched", "merged", "not known to have written", "it is open who hid them"}
 
 // undone compares what an undo says with what is there.
 func (w *world) undone(rep report.Report) {
