@@ -112,21 +112,16 @@ func (e *Engine) censusOne(ctx context.Context, w *work) error {
 		w.finish(OutUnchanged, "a fallback person stands in")
 		return nil
 	}
-	same, err := e.comesTo(ctx, w)
+	same, why, err := e.comesTo(ctx, w)
 	switch {
 	case err != nil:
 		return err
 	case same:
 		w.finish(OutUnchanged, "")
 		return e.confirm(ctx, w)
-	case w.row.Gone == "" && w.row.Into == "" && (w.row.Rules != e.rules || w.row.Digest == ""):
+	case why != "":
 		w.makesDue("missed", "", "")
-		w.finish(OutExcluded, "what was carried out last cannot be compared (another mapping, or it was deleted in the target); the next delta looks at it")
-		return nil
-	}
-	if w.linksMoved() {
-		w.makesDue("missed", "", "")
-		w.finish(OutExcluded, "what it links to has another place in the target now; the next delta draws the links anew")
+		w.finish(OutExcluded, why)
 		return nil
 	}
 	w.missed("", "", w.it.Stamp.Before(rec.Stamp), "it has changed in the source, and the feed did not say so")
@@ -168,8 +163,14 @@ func (e *Engine) censusMerged(ctx context.Context, w *work) error {
 			seen = s.row.Gone == w.rec.Event || s.row.Target == ""
 		case s.row.Target != "":
 			var err error
-			if seen, err = e.comesTo(ctx, s); err != nil {
+			var why string
+			if seen, why, err = e.comesTo(ctx, s); err != nil {
 				return err
+			}
+			if why != "" {
+				w.makesDue("missed", desk.Merged, w.rec.Ref.ID)
+				w.finish(OutExcluded, "merged in the source into "+w.rec.Ref.String()+"; "+why)
+				return nil
 			}
 		}
 		if seen {
@@ -226,16 +227,23 @@ func (w *work) missed(ev desk.Event, into string, late bool, why string) {
 	}
 }
 
-// comesTo maps a record that was read, and tells whether that comes to what was carried out last.
-func (e *Engine) comesTo(ctx context.Context, w *work) (bool, error) {
+// comesTo maps a record that was read, and tells whether that comes to what was carried out last; or why it cannot be told, though
+// nothing need have changed in the source.
+func (e *Engine) comesTo(ctx context.Context, w *work) (same bool, why string, err error) {
 	res, err := e.mapped(ctx, w.rec)
-	if err != nil || len(res.Problems) > 0 {
-		return false, err
+	if err == nil && len(res.Problems) == 0 {
+		if err = e.build(ctx, w, res); err == nil {
+			same = w.asCarriedOut()
+		}
 	}
-	if err := e.build(ctx, w, res); err != nil {
-		return false, err
+	switch {
+	case err != nil || same:
+	case w.row.Gone == "" && w.row.Into == "" && (w.row.Rules != e.rules || w.row.Digest == ""):
+		why = "what was carried out last cannot be compared (another mapping, or it was deleted in the target); the next delta looks at it"
+	case w.linksMoved():
+		why = "what it links to has another place in the target now; the next delta draws the links anew"
 	}
-	return w.asCarriedOut(), nil
+	return same, why, err
 }
 
 // asCarriedOut tells whether what was read and mapped is what was carried out last.

@@ -65,7 +65,14 @@ func (e *Engine) gone(ctx context.Context, w *work) error {
 	if w.before != nil && w.before.Delete || w.row.Look {
 		policy = RecreateGone // we deleted it: as the source had, which has it again, or an undo did
 	}
-	if a := w.heldBefore.Answer; a != nil && w.heldBefore.Gone {
+	if a := w.heldBefore.Answer; a != nil && a.Choice == ChooseLink && w.heldBefore.Doubt != "" && len(w.heldBefore.Doubtful) == 0 {
+		// The doubt was to end with it. It has not: what an open create made may be elsewhere, and no policy makes another one.
+		w.held.Doubt = "target " + w.row.Target + ", which somebody said it is, is not there"
+		if err := e.leaveTarget(ctx, w); err != nil {
+			return err
+		}
+		return e.commit(ctx, w, OutHeld)
+	} else if a != nil && w.heldBefore.Gone {
 		switch a.Choice {
 		case ChooseCreate:
 			policy = RecreateGone

@@ -202,6 +202,37 @@ func TestRaceCensusOfMergedIntoGone(t *testing.T) {
 	same(t, "missed after the delta", nil, missed)
 }
 
+// A ticket was merged into one that the target's people have deleted. Then what that one links to gets another place in the target, or
+// the mapping is another one: no feed tells of either, and the merge was seen, so a census calls nothing missed.
+func TestRaceCensusOfMergedIntoAnother(t *testing.T) {
+	for _, what := range []string{"links", "mapping"} {
+		s := newStage(t)
+		s.Migration.OnTargetGone = delta.IgnoreGone
+		a, b, c, d := s.ticket("a"), s.ticket("b"), s.ticket("c"), s.ticket("d")
+		s.Source.Edit(ticket(b), desk.Fields{desk.LinkRefersTo: {c}})
+		s.full()
+		s.Wait(time.Hour)
+		s.Target.Remove(s.there(b))
+		s.Source.Join(ticket(a), ticket(b))
+		s.delta()
+		s.Wait(time.Hour)
+		if what == "links" {
+			s.Source.Join(ticket(c), ticket(d))
+			s.delta()
+		} else {
+			s.another(statuses(map[string]string{"open": "stalled"}))
+		}
+		missed, _ := s.census(census)
+		same(t, what+": missed", nil, missed)
+		s.delta()
+		missed, _ = s.census(census)
+		same(t, what+": missed after the delta", nil, missed)
+		if n := s.due(); n > 0 {
+			t.Errorf("%s: %d records are due", what, n)
+		}
+	}
+}
+
 // A ticket is merged into one that has left the scope and waits with it. When that one is merged into a third that never was in
 // the target, both have come to their end.
 func TestRaceMergedTwiceOutside(t *testing.T) {

@@ -305,6 +305,40 @@ func TestRaceSpentAnswer(t *testing.T) {
 	})
 }
 
+// A create loses its answer, a person says which ticket it made, and people delete just that one before the answer is carried out.
+// Whatever the policy, nothing is made in its place before somebody has said so: if that lost its answer, too, the link would be
+// tried once more, and lead to a third ticket.
+func TestRaceAnsweredWithGone(t *testing.T) {
+	s := newStage(t)
+	s.Target.NoFinder = true
+	s.Migration.Policies.OnTargetGone = delta.RecreateGone
+	id := s.ticket("one")
+	lose(t, s.Target, "create", nil)
+	full(t, s.World)
+	s.held("may have been created")
+	made := s.there(id)
+	if err := s.Engine().Decide(ctx, ticket(id), "", "", delta.Decision{Choice: delta.ChooseLink, Value: desk.Value{made.ID}}); err != nil {
+		t.Fatal(err)
+	}
+	s.Target.Remove(made)
+	s.Target.Lose = loseOnce("create")
+	s.Wait(time.Hour)
+	run(t, s.World, mainDelta)
+	s.held("is not there")
+	run(t, s.World, mainDelta)
+	if n := len(s.Target.Look()["ticket/"+id]); n != 0 {
+		t.Errorf("%d times in the target, and nobody said that it should be made again", n)
+	}
+	s.held("may have been created")
+	s.Target.Lose = nil
+	s.decide(id, "", delta.ChooseCreate)
+	run(t, s.World, mainDelta)
+	if n := len(s.Target.Look()["ticket/"+id]); n != 1 {
+		t.Errorf("%d times in the target, want 1", n)
+	}
+	s.nothingHeld()
+}
+
 // A write that never arrived, and people who set just what it was to say, after the source had moved on: both sides changed.
 func TestRaceSameAsIntended(t *testing.T) {
 	s := newStage(t)
