@@ -39,6 +39,25 @@ func (e *Engine) scopesOf(w *work) []string {
 	return in
 }
 
+// putOff makes a record due that the run's mode has left out: here and, where no window over this scope has the other mode, in
+// the scopes of windows that have it.
+func (e *Engine) putOff(ctx context.Context, w *work) error {
+	scopes := []string{w.run.Scope}
+	if !e.mig.hasDeltas(w.run.Scope, w.later) {
+		for _, name := range slices.Sorted(maps.Keys(e.mig.Scopes)) {
+			if in, _ := e.mig.Scopes[name].Holds(w.rec); in && name != w.run.Scope && e.mig.hasDeltas(name, w.later) {
+				scopes = append(scopes, name)
+			}
+		}
+	}
+	for _, scope := range scopes {
+		if err := e.makeDue(ctx, scope, dueRow{Listed: w.it.Listed, Why: "mode", Run: w.run.ID, Mode: w.later}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // handOn makes a record that is due here, and has left this scope, due where it is now: the source need not have told that
 // window anything of it. Its next delta sees to it.
 func (e *Engine) handOn(ctx context.Context, w *work) error {
@@ -50,7 +69,7 @@ func (e *Engine) handOn(ctx context.Context, w *work) error {
 		why = dueMoved // the thread is to be looked at, whatever the fields say
 	}
 	for _, scope := range e.scopesOf(w) {
-		if !e.mig.hasDeltas(scope) {
+		if !e.mig.hasDeltas(scope, "") {
 			continue
 		}
 		if err := e.makeDue(ctx, scope, dueRow{Listed: w.it.Listed, Why: why, Run: w.run.ID, Heal: w.it.Heal}); err != nil {

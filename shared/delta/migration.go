@@ -144,7 +144,9 @@ func DefaultPolicies() Policies {
 	}
 }
 
-// hasDeltas tells whether a window brings over what is due in a scope.
-func (m Migration) hasDeltas(scope string) bool {
-	return slices.ContainsFunc(slices.Collect(maps.Values(m.Windows)), func(w Window) bool { return w.Scope == scope && w.Kind != Census })
+// hasDeltas tells whether a window brings over what is due in a scope, in this mode where one is named.
+func (m Migration) hasDeltas(scope string, mode Mode) bool {
+	return slices.ContainsFunc(slices.Collect(maps.Values(m.Windows)), func(w Window) bool {
+		return w.Scope == scope && w.Kind != Census && (mode == "" || cmpOr(w.Mode, CreateUpdate) == CreateUpdate || w.Mode == mode)
+	})
 }

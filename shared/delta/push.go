@@ -705,7 +705,7 @@ func (e *Engine) conclude(ctx context.Context, w *work) error {
 	switch w.out.Outcome {
 	case OutCreated, OutUpdated, OutUnchanged, OutExcluded:
 		if w.later != "" {
-			return e.makeDue(ctx, w.run.Scope, dueRow{Listed: w.it.Listed, Why: "mode", Run: w.run.ID, Mode: w.later})
+			return e.putOff(ctx, w)
 		}
 		if w.it.Due != "" {
 			if err := e.rows.Delete(ctx, e.dueKey(w.run.Scope, w.it.Ref), w.it.DueVersion); err != nil && !errors.Is(err, ErrStale) {

@@ -464,3 +464,29 @@ func TestRacePutBackForStrangers(t *testing.T) {
 	s.field(a, desk.Status, "[rejected]")
 	s.field(a, desk.Subject, "[two]")
 }
+
+// A ticket waits for its link in the scope of a window that only creates. When the other end comes back, the window that updates it
+// draws the link.
+func TestRaceLinkInCreatingScope(t *testing.T) {
+	s := newStage(t)
+	s.Migration.Policies.OnDeleted = delta.Mirror
+	s.Migration.Windows["support"] = delta.Window{Scope: "support", Mode: delta.CreateOnly}
+	other, owner := s.ticket("other"), s.ticket("owner")
+	s.Source.Edit(ticket(owner), desk.Fields{desk.LinkRefersTo: {other}})
+	full(t, s.World)
+	s.Wait(time.Hour)
+	s.Source.Remove(ticket(other))
+	run(t, s.World, mainDelta)
+	s.Source.Restore(ticket(other)) // it wakes those who wait in this scope
+	run(t, s.World, mainDelta)
+	s.Wait(time.Hour)
+	s.Source.Remove(ticket(other))
+	run(t, s.World, mainDelta)
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "support"})
+	s.Wait(time.Hour)
+	s.Source.Restore(ticket(other))
+	run(t, s.World, mainDelta)
+	run(t, s.World, delta.Request{Kind: delta.Delta, Window: "support"})
+	run(t, s.World, mainDelta)
+	s.field(owner, desk.LinkRefersTo, "[ticket/"+other+"]")
+}

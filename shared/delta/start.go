@@ -264,7 +264,7 @@ func (e *Engine) plan(q Request) (Run, error) {
 		return Run{}, refuse("there is no scope %q; the migration file has %s", run.Scope, strings.Join(slices.Sorted(maps.Keys(e.mig.Scopes)), ", "))
 	}
 	run.Filter = filter
-	if q.Heal && !e.mig.hasDeltas(run.Scope) {
+	if q.Heal && !e.mig.hasDeltas(run.Scope, "") {
 		return Run{}, refuse("no window of the migration file is over scope %q, so no delta would heal what is found; leave --heal out, or verify a scope that has a window", run.Scope)
 	}
 	return run, nil
