@@ -232,7 +232,8 @@ func (r Result) Table(out io.Writer) (rare []string) {
 func expected() []string {
 	out := []string{
 		"undo/done", "undo/a delta", "undo/a ticket is removed", "undo/a ticket stays", "census/missed update", "store/somebody was faster",
-		"desk/automation", "desk/entry revised", "desk/list cap", "desk/lock conflict", "desk/stale read",
+		"desk/automation", "desk/changed between two pages", "desk/entry revised", "desk/list cap", "desk/lock conflict", "desk/not listed yet",
+		"desk/one stamp on two pages", "desk/stale read", "clock/a desk 10 minutes off", "clock/ours up to 10 minutes off",
 	}
 	for group, names := range map[string]string{
 		"run": " → running, running → verified, running → exceptions, running → stopped, running → cancelled, running → waiting, waiting → running, " +

@@ -23,6 +23,17 @@ type cursor struct {
 	ID   string    `json:",omitzero"` // and at it up to this record
 	All  int       `json:",omitzero"` // listing everything: so many of the desk's records are listed
 	N    int       `json:",omitzero"` // records listed since the listing began
+	Was  int       `json:",omitzero"` // how much had happened on the desk when the page was listed
+}
+
+// paged notes what lies between two pages of a listing: the same stamp on both sides of the border, and work that has gone on since.
+func (s *source) paged(c cursor, last, next time.Time) {
+	if last.Equal(next) {
+		s.d.w.occur("desk/one stamp on two pages")
+	}
+	if c.N > 0 && c.Was < len(s.d.feed) {
+		s.d.w.occur("desk/changed between two pages")
+	}
 }
 
 func (c cursor) raw() desk.Cursor {
@@ -60,6 +71,7 @@ func (s *source) mark() cursor {
 	if d.t.feed {
 		c.Seq = len(d.feed)
 		for c.Seq > 0 && d.t.listLag > 0 && d.feed[c.Seq-1].at.After(sure) {
+			d.w.occur("desk/not listed yet")
 			c.Seq--
 		}
 		return c
@@ -155,7 +167,10 @@ func (s *source) events(kind desk.Kind, c, end cursor) desk.Page {
 		}
 		p.Items = append(p.Items, desk.Listed{Ref: ch.ref, Stamp: st, Event: ch.event, Into: ch.into, Open: v.fields[desk.Status].First() == "open"})
 	}
-	c.N += len(p.Items)
+	if c.N += len(p.Items); c.Seq < end.Seq && c.Seq > 0 {
+		s.paged(c, d.feed[c.Seq-1].at.Truncate(d.t.resolution), d.feed[c.Seq].at.Truncate(d.t.resolution))
+	}
+	c.Was = len(d.feed)
 	if p.Done = c.Seq >= end.Seq; p.Done {
 		c.N = 0
 	}
@@ -180,6 +195,7 @@ func (s *source) changed(kind desk.Kind, c, end cursor) desk.Page {
 		}
 		v, shown := r.shown(now)
 		if !shown {
+			d.w.occur("desk/not listed yet")
 			continue
 		}
 		st := v.at.Truncate(d.t.resolution)
@@ -196,6 +212,8 @@ func (s *source) changed(kind desk.Kind, c, end cursor) desk.Page {
 		if len(p.Items) == d.t.pageSize {
 			last := all[i-1]
 			c.At, c.ID = last.v.at.Truncate(d.t.resolution), last.r.ref.ID
+			s.paged(c, c.At, l.v.at.Truncate(d.t.resolution))
+			c.Was = len(d.feed)
 			if c.N += len(p.Items); d.t.cap > 0 && c.N >= d.t.cap && c.N-len(p.Items) < d.t.cap {
 				d.w.occur("desk/list cap")
 				c.ID = "" // the wall: begin anew at the last stamp, inclusive

@@ -111,6 +111,12 @@ func newWorld(seed uint64) *world {
 	w.q.w = w
 	w.mig = w.p.migration()
 	w.src, w.dst = newDesk(w, "old", w.p.src), newDesk(w, "new", w.p.dst)
+	if max(w.p.src.skew.Abs(), w.p.dst.skew.Abs()) >= 10*time.Minute {
+		w.occur("clock/a desk 10 minutes off")
+	}
+	if w.p.skew >= 10*time.Minute {
+		w.occur("clock/ours up to 10 minutes off")
+	}
 	return w
 }
 
