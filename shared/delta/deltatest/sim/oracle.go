@@ -254,8 +254,8 @@ func (o *oracle) field(s, t *record, f desk.Field, h delta.Held) string {
 		}
 	}
 	last, _ := lastChange(t, f)
-	again := last.by == migration && !last.event && !o.meant(f, o.sourceAt(s, f, last.no), last.val) && !w.dst.t.lock
-	if last.undo || again { // what an undo put back, or a reply found and wrote again, is whoever's it was
+	again := last.by == migration && (!last.event || f == desk.Tags) && !o.meant(f, o.sourceAt(s, f, last.no), last.val) && !w.dst.t.lock
+	if last.undo || again { // what an undo put back, or a reply or the event tag found and wrote again, is whoever's it was
 		for _, e := range slices.Backward(changesOf(t, f)) {
 			if e.no < last.no && e.val == last.val && e.by != migration {
 				last = e
