@@ -31,11 +31,11 @@ func (e *Engine) agreed(run *Run, l followed, it desk.Listed) bool {
 		l.Target != "" && l.Claim == nil && l.Gone == "" && l.Began.After(sure)
 }
 
-// missable tells whether a record of the ledger must be in the source's listing: it was carried over and is followed, or a create
+// missable tells whether a record of the ledger must be in the source's listing: it was carried over and is followed, or a write
 // is open, and the source has had time to show it since it was last carried out, wherever it was read then. Spam that the
 // policies leave alone may still be deleted; other spam was seen to, and a source empties that folder all the time.
 func (e *Engine) missable(run *Run, l ledgerRow) bool {
-	if c := l.Claim; c != nil && l.Target == "" && l.Into == "" && !l.Held {
+	if c := l.Claim; c != nil && l.Into == "" && !l.Held {
 		return !c.At.Add(e.SourceSide.ListLag).After(run.Started)
 	}
 	out := l.Outside[scopeDigest(run.Filter)]

@@ -177,37 +177,42 @@ func TestRaceDeletedBehindLostAnswer(t *testing.T) {
 	}
 }
 
-// A full run is cancelled while the answer to a create is open, and the ticket is deleted: the next full run does not see it any more,
-// and no feed tells. A census finds what may have been left behind.
+// A full run is cancelled while the answer to a create is open, or what was made cannot be read back, and the ticket is deleted: the
+// next full run does not see it any more, and no feed tells. A census finds what may have been left behind.
 func TestRaceDeletedBehindOpenCreate(t *testing.T) {
-	s := newStage(t)
-	s.Source.Purges, s.Migration.OnDeleted = true, delta.Mirror
-	s.ticket("other")
-	id := s.ticket("one", "hello")
-	var full delta.Run
-	s.Target.Lose = func(_ string, ref desk.Ref) error {
-		if s.Target.Target(ticket(id)) == "" {
-			return nil
+	for _, lost := range []bool{true, false} {
+		s := newStage(t)
+		s.Source.Purges, s.Migration.OnDeleted = true, delta.Mirror
+		s.ticket("other")
+		id := s.ticket("one", "hello")
+		var full delta.Run
+		fault := func(_ string, ref desk.Ref) error {
+			if s.Target.Target(ticket(id)) == "" || !lost && ref != s.there(id) {
+				return nil
+			}
+			s.Target.Lose, s.Target.Fail = nil, nil
+			s.Source.Remove(ticket(id))
+			return errors.Join(noAnswer(), s.Engine().Cancel(ctx, full.ID, "the operator"))
 		}
-		s.Target.Lose = nil
-		s.Source.Remove(ticket(id))
-		return errors.Join(noAnswer(), s.Engine().Cancel(ctx, full.ID, "the operator"))
+		if s.Target.Lose = fault; !lost {
+			s.Target.Lose, s.Target.Fail = nil, fault
+		}
+		full, _, err := s.Engine().Start(ctx, delta.Request{Kind: delta.Full, Scope: "all"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if full = run(t, s.World, delta.Request{Kind: delta.Full, Scope: "all", Continue: true}); full.Status != delta.Cancelled {
+			t.Errorf("lost=%v: the full run is %s", lost, full.Status)
+		}
+		s.Wait(time.Hour)
+		run(t, s.World, delta.Request{Kind: delta.Full, Scope: "all", Restart: true})
+		s.delta()
+		if missed, _ := s.census(census); len(missed) != 1 || missed[0] != id {
+			t.Errorf("lost=%v: the census misses %q", lost, missed)
+		}
+		s.delta()
+		s.absent(id)
 	}
-	full, _, err := s.Engine().Start(ctx, delta.Request{Kind: delta.Full, Scope: "all"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if full = run(t, s.World, delta.Request{Kind: delta.Full, Scope: "all", Continue: true}); full.Status != delta.Cancelled {
-		t.Errorf("the full run is %s", full.Status)
-	}
-	s.Wait(time.Hour)
-	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "all", Restart: true})
-	s.delta()
-	if missed, _ := s.census(census); len(missed) != 1 || missed[0] != id {
-		t.Errorf("the census misses %q", missed)
-	}
-	s.delta()
-	s.absent(id)
 }
 
 // A run that was cut off after it had taken its lane and before it had its row can be seen and cancelled.
