@@ -94,6 +94,7 @@ func (e *Engine) gone(ctx context.Context, w *work) error {
 	}
 	switch policy {
 	case RecreateGone:
+		w.open = nil // what may have been added was added to what is gone
 		if err := e.leaveTarget(ctx, w); err != nil {
 			return err
 		}

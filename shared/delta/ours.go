@@ -105,13 +105,13 @@ func (e *Engine) noteShown(w *work, after desk.Record) {
 }
 
 // doubted takes out of the missing entries those of which it is open whether a cut-off writer of ours has added them, in a
-// target that cannot show which entries are ours. A person says whether they are there, and answers for just these; all
-// others go through.
+// target that cannot show which entries are ours. A person says whether they are there, and answers for just these and for just
+// this target; all others go through.
 func (e *Engine) doubted(w *work, missing []desk.Entry) []desk.Entry {
 	a := w.heldBefore.Answer
 	var open, ask []string
 	rest := slices.DeleteFunc(missing, func(en desk.Entry) bool {
-		asked := a != nil && slices.Contains(w.heldBefore.Doubtful, en.ID)
+		asked := a != nil && slices.Contains(w.heldBefore.Doubtful, en.ID) && slices.Contains(w.heldBefore.Candidates, w.row.Target)
 		switch {
 		case !slices.Contains(w.open, en.ID), asked && a.Choice == ChooseCreate && w.unspent():
 			return false

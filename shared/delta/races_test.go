@@ -633,3 +633,39 @@ func TestRacePutBackAfterDecision(t *testing.T) {
 	s.field(id, desk.Subject, "[one]")
 	s.held("subject changed on both sides")
 }
+
+// An entry is in the ticket already, a person says, and before that is carried out people delete the ticket. What is made in its
+// place has none of it, whatever comes in between; what is in doubt there is asked anew.
+func TestRaceAnswerForGone(t *testing.T) {
+	for _, fault := range []string{"refused", "refused, then lost", "lost"} {
+		s := newStage(t)
+		s.Target.NoMarkers = true
+		s.Migration.Policies.OnTargetGone = delta.RecreateGone
+		id := s.ticket("one", "first")
+		full(t, s.World)
+		s.Wait(time.Hour)
+		s.say(id, "second")
+		lose(t, s.Target, "apply", nil)
+		run(t, s.World, mainDelta)
+		s.held("may have been added already")
+		if err := s.Engine().Decide(ctx, ticket(id), "", "", delta.Decision{Choice: delta.ChooseLink, Value: desk.Value{s.there(id).ID}}); err != nil {
+			t.Fatal(err)
+		}
+		s.Target.Remove(s.there(id))
+		s.say(id, "third")
+		if strings.HasPrefix(fault, "refused") {
+			s.Target.Fail = failOnce("apply", desk.ErrThrottled)
+		}
+		if strings.HasSuffix(fault, "lost") {
+			lose(t, s.Target, "apply", nil)
+		}
+		run(t, s.World, mainDelta)
+		run(t, s.World, mainDelta)
+		s.thread(id, "first", "second", "third")
+		if fault == "refused" {
+			s.nothingHeld()
+		} else {
+			s.held("may have been added already")
+		}
+	}
+}
