@@ -252,3 +252,29 @@ func TestRaceUndoOfHidden(t *testing.T) {
 	}
 	s.field(id, desk.Subject, "[one]")
 }
+
+// Both sides change a field, the run that carries out the answer is undone, and the source takes its change back: only the target has
+// changed then, so nobody is asked.
+func TestRaceUndoOfAnswer(t *testing.T) {
+	s := newStage(t)
+	id := s.ticket("one")
+	full(t, s.World)
+	s.Wait(time.Hour)
+	s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"two"}})
+	s.Target.Edit(s.there(id), desk.Fields{desk.Subject: {"by an agent"}})
+	run(t, s.World, mainDelta)
+	if err := s.Engine().Decide(ctx, ticket(id), desk.Subject, "", delta.Decision{Choice: delta.ChooseValue, Value: desk.Value{"three"}}); err != nil {
+		t.Fatal(err)
+	}
+	r := run(t, s.World, mainDelta)
+	s.field(id, desk.Subject, "[three]")
+	s.Wait(time.Hour)
+	run(t, s.World, undo(r.ID))
+	run(t, s.World, mainDelta)
+	s.held("subject changed on both sides")
+	s.Wait(time.Hour)
+	s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"one"}})
+	run(t, s.World, mainDelta)
+	s.field(id, desk.Subject, "[by an agent]")
+	s.nothingHeld()
+}

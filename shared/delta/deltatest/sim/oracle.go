@@ -255,19 +255,25 @@ func (o *oracle) field(s, t *record, f desk.Field, h delta.Held) string {
 	}
 	last, _ := lastChange(t, f)
 	again := last.by == migration && (!last.event || f == desk.Tags) && !o.meant(f, o.sourceAt(s, f, last.no), last.val) && !w.dst.t.lock
+	until := last.no        // what came later an undo has taken back
 	if last.undo || again { // what an undo put back, or a reply or the event tag found and wrote again, is whoever's it was
 		for _, e := range slices.Backward(changesOf(t, f)) {
 			if e.no < last.no && e.val == last.val && e.by != migration {
+				if last.undo {
+					until = e.no
+				}
 				last = e
 				break
 			}
 		}
 	}
 	var written edit // what the migration wrote last
+	raced := false   // what the source says had arrived, and another ticket's reply put back what it had found before that
 	for _, e := range changesOf(t, f) {
-		if e.by == migration && !e.event {
+		if e.by == migration && !e.event && e.no <= until {
 			written = e
 		}
+		raced = raced || again && len(t.now().aliases) > 0 && e.by == migration && e.no > last.no && e.val == want
 	}
 	policy := w.mig.ConflictField[f]
 	ds := o.decisionsOn(s.ref, f)
@@ -298,6 +304,9 @@ func (o *oracle) field(s, t *record, f desk.Field, h delta.Held) string {
 			return ""
 		case len(ds) > 0 && o.norm(f, ds[len(ds)-1].value) == got && o.holds(s, f, ds[len(ds)-1], want):
 			w.occur("end/decided")
+			return ""
+		case raced: // two tickets of ours that the target's people made one, on a desk without locks
+			w.occur("end/race")
 			return ""
 		}
 		return "both sides changed it, and nobody was asked"
