@@ -252,10 +252,11 @@ func (w *work) asCarriedOut() bool {
 }
 
 // linksMoved tells whether links lead to other tickets of the target than when they were carried out. That is mostly the doing of
-// the other ends (made again, merged), of which no feed tells here.
+// the other ends (made again, merged), of which no feed tells here. Of a ticket that the target's people merged no links are kept in
+// mind: they may always have moved.
 func (w *work) linksMoved() bool {
 	for f, v := range w.want.Fields {
-		if b, ok := w.row.Fields[f]; f.Points() == desk.Ticket && ok && b.Src != v.Digest() {
+		if b, ok := w.row.Fields[f]; f.Points() == desk.Ticket && (ok || w.row.How == mergedThere) && b.Src != v.Digest() {
 			return true
 		}
 	}
