@@ -146,6 +146,11 @@ func (h Held) decisions() map[desk.Field]Decision {
 	return out
 }
 
+// says tells whether a decision about a field comes to this value of the target, where the source has that one.
+func (d Decision) says(target, source string) bool {
+	return d.Choice == ChooseSource && target == source || d.Choice == ChooseValue && target == d.Value.Digest()
+}
+
 // entry returns what was decided about an entry, the zero Decision if nothing was.
 func (h Held) entry(id string) Decision {
 	for _, x := range h.Entries {

@@ -151,6 +151,9 @@ func (e *Engine) tellOurs(w *work, now desk.Record, others bool) {
 		case t == b.tgt() && (theirs || !now.Touched[f]):
 			fields[f], ours[f], w.recovered = b, true, true
 			w.ours = append(w.ours, f)
+			if d, ok := w.heldBefore.decisions()[f]; ok && d.Source == b.Src && !d.says(t, b.Src) {
+				fields[f] = base{Src: "cut off", Tgt: "cut off", Ask: true} // somebody has answered again since, and had not seen this
+			}
 		case now.Touched[f] && changed && t == fields[f].tgt() && t != w.want.Fields[f].Digest():
 			// It took effect, and people put back what was there; or it did not, and they tried something. Somebody has to say.
 			fields[f] = base{Src: "cut off", Tgt: "cut off", Ask: true}

@@ -214,29 +214,37 @@ func TestRacePutBackAfterLostAnswer(t *testing.T) {
 	s.held("subject")
 }
 
-// Somebody answers again while the first answer is being written, and that write loses its reply: the second answer holds.
+// Somebody answers again while the first answer is being written, and that write loses its reply: the second answer holds, and where
+// what it was about is no longer there somebody is asked again.
 func TestRaceSecondAnswer(t *testing.T) {
-	s := newStage(t)
-	id := s.ticket("one")
-	full(t, s.World)
-	s.Wait(time.Hour)
-	s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"source's"}})
-	s.Target.Edit(s.there(id), desk.Fields{desk.Subject: {"target's"}})
-	run(t, s.World, mainDelta)
-	s.held("subject changed on both sides")
-	answer := func(v string) {
-		t.Helper()
-		if err := s.World.Engine().Decide(t.Context(), ticket(id), desk.Subject, "", delta.Decision{Choice: delta.ChooseValue, Value: desk.Value{v}}); err != nil {
-			t.Fatal(err)
+	for _, first := range []string{"target's", "another one"} {
+		s := newStage(t)
+		id := s.ticket("one")
+		full(t, s.World)
+		s.Wait(time.Hour)
+		s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"source's"}})
+		s.Target.Edit(s.there(id), desk.Fields{desk.Subject: {"target's"}})
+		run(t, s.World, mainDelta)
+		s.held("subject changed on both sides")
+		answer := func(v string) {
+			t.Helper()
+			if err := s.World.Engine().Decide(t.Context(), ticket(id), desk.Subject, "", delta.Decision{Choice: delta.ChooseValue, Value: desk.Value{v}}); err != nil {
+				t.Fatal(err)
+			}
 		}
+		answer(first)
+		lose(t, s.Target, "apply", func() {
+			answer("a third one")
+		})
+		run(t, s.World, mainDelta)
+		if first != "target's" {
+			s.held("again since it was decided")
+			answer("a third one")
+			run(t, s.World, mainDelta)
+		}
+		s.field(id, desk.Subject, "[a third one]")
+		s.nothingHeld()
 	}
-	answer("target's")
-	lose(t, s.Target, "apply", func() {
-		answer("a third one")
-	})
-	run(t, s.World, mainDelta)
-	s.field(id, desk.Subject, "[a third one]")
-	s.nothingHeld()
 }
 
 // A create loses its answer, and before anybody has looked the ticket leaves the source and changes. When it is back, nobody
