@@ -278,3 +278,22 @@ func TestRaceUndoOfAnswer(t *testing.T) {
 	s.field(id, desk.Subject, "[by an agent]")
 	s.nothingHeld()
 }
+
+// A desk moves a field by itself while a ticket is being made, in a write that is cut off, and does not tell that it was its doing: the
+// field is left to its people. When they set what the migration had set, an undo does not take the ticket away from them.
+func TestRaceUndoOfMovedBack(t *testing.T) {
+	s := newStage(t)
+	full(t, s.World)
+	s.Wait(time.Hour)
+	id := s.ticket("one", "first", "second")
+	s.Source.Say(id, true, desk.Author{Name: "Ann"}, "with a file", map[string][]byte{"a.txt": []byte("a")})
+	s.Source.Edit(ticket(id), desk.Fields{desk.Status: {"resolved"}})
+	s.Target.Meddle = func(f desk.Fields) { f[desk.Status] = desk.Value{"open"} }
+	at(s.Target, "apply", 2, func() error { return &desk.Error{Op: "apply", Class: desk.ErrThrottled} })
+	r := run(t, s.World, mainDelta)
+	s.field(id, desk.Status, "[open]")
+	s.Target.Edit(s.there(id), desk.Fields{desk.Status: {"resolved"}})
+	s.Wait(time.Hour)
+	run(t, s.World, undo(r.ID))
+	s.field(id, desk.Status, "[resolved]")
+}

@@ -358,7 +358,7 @@ func (e *Engine) worked(w *work, now desk.Record, blind bool) (what []string) {
 		now = e.untagged(w, now)
 		for _, f := range slices.Sorted(maps.Keys(w.row.Fields)) {
 			unlinked := f.Points() == desk.Ticket && len(now.Fields[f]) == 0 // its other end was removed
-			if b := w.row.Fields[f]; b.Kept || now.Fields[f].Digest() != b.tgt() && !unlinked {
+			if b := w.row.Fields[f]; b.Kept || b.Moved || now.Fields[f].Digest() != b.tgt() && !unlinked {
 				what = append(what, string(f))
 			}
 		}

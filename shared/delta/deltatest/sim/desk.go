@@ -109,6 +109,18 @@ type record struct {
 	goneNo   int         // when it was deleted last, by the number of what happens
 }
 
+// writtenAt is when the migration last wrote a field of the record.
+func (r *record) writtenAt() (no int) {
+	for _, es := range r.hist {
+		for _, e := range es {
+			if e.by == migration {
+				no = max(no, e.no)
+			}
+		}
+	}
+	return no
+}
+
 func (r *record) goneAt() int { return r.goneNo }
 
 func (r *record) now() *version { return &r.versions[len(r.versions)-1] }

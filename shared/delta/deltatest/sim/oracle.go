@@ -487,7 +487,7 @@ func (o *oracle) elsewhere(s *record, all []*record) {
 	}
 	w.occur("end/deleted in the target")
 	t := w.dst.survivor(all[len(all)-1])
-	if w.mig.OnTargetGone == delta.IgnoreGone || !o.changedSince(s, t.goneAt()) || o.same(s, t) {
+	if w.mig.OnTargetGone == delta.IgnoreGone || !o.changedSince(s, t.goneAt()) || !o.changedSince(s, t.writtenAt()) || o.same(s, t) {
 		return
 	}
 	w.violate("lost", "%s changed after its target %s was deleted, is neither held nor there again (policy %s)", s.ref, t.ref.ID, w.mig.OnTargetGone)

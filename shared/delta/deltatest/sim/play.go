@@ -106,7 +106,7 @@ func (w *world) rest() {
 		w.judge()
 	}
 	if len(w.bad) == 0 { // all that was missed has been brought over
-		w.counted = true
+		w.counted = !w.uncounted
 		w.census(nil, "all", "support")
 	}
 }
