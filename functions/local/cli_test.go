@@ -231,11 +231,25 @@ func TestCommands(t *testing.T) {
 	}
 	b.write("deltadesk.yaml", archives)
 
-	// A backup is a full run the first time and a delta afterwards; it keeps custom fields as fields.
+	// A backup is a full run the first time and a delta afterwards; it keeps custom fields as fields. Tickets are merged before the
+	// first one and before the second: neither has the merged one apart, and neither has the restore.
+	merge := func(from, into string) {
+		t.Helper()
+		if err := b.src.(desk.Merger).Merge(t.Context(), desk.Ref{Kind: desk.Ticket, ID: from}, desk.Ref{Kind: desk.Ticket, ID: into}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	young := ticket(4)
+	b.run(exitDone, "--kind", "delta")
+	merge(young, second)
+	if rep := b.run(exitDone, "--kind", "delta"); rep.Counts.Failed != 0 {
+		t.Errorf("delta after a merge: %+v", rep.Exceptions)
+	}
 	if rep := b.run(exitDone, "--kind", "backup"); rep.Counts.Created != 3 || len(rep.Losses) > 0 {
 		t.Errorf("backup %+v, losses %+v", rep.Counts, rep.Losses)
 	}
-	ticket(3)
+	merge(ticket(3), first)
+	ticket(5)
 	if rep := b.run(exitDone, "--kind", "backup"); rep.Counts.Created != 1 {
 		t.Errorf("second backup %+v", rep.Counts)
 	}
