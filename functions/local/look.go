@@ -198,7 +198,7 @@ func (heldCmd) Run(a *app) error {
 			t.AppendRow(table.Row{h.Ref, h.Target, when(h.Since), "entry " + en.Entry, en.Why, "as it was", decided(en.Decision)})
 		}
 		if h.Doubt != "" || h.Gone {
-			t.AppendRow(table.Row{h.Ref, h.Target, when(h.Since), "in doubt", h.Doubt, strings.Join(h.Candidates, ", "), decided(h.Answer)})
+			t.AppendRow(table.Row{h.Ref, h.Target, when(h.Since), "in doubt", h.Question(), strings.Join(h.Candidates, ", "), decided(h.Answer)})
 		}
 	}
 	t.Render()
@@ -219,8 +219,8 @@ type decideCmd struct {
 	Entry       string   `help:"The held entry."`
 	Choose      string   `enum:",source,target,value" default:"" help:"For a field: source (approve), target (keep) or value; for an entry: source, or target (leave it, or it was seen to by hand)."`
 	Value       []string `sep:"none" help:"With --choose value: what the field shall be; again for a list."`
-	Link        string   `placeholder:"TARGET-ID" help:"For a record in doubt: it is this one in the target."`
-	CreateAgain bool     `help:"For a record in doubt: it is not in the target, create it."`
+	Link        string   `placeholder:"TARGET-ID" help:"For a record in doubt, or deleted in the target: it is this one there. If that one is another record's already, nothing is written and it is asked again."`
+	CreateAgain bool     `help:"For a record in doubt, or deleted in the target: it is not there, create it."`
 }
 
 func (c decideCmd) Run(a *app) error {

@@ -686,20 +686,8 @@ func (e *Engine) holdsOthers(ctx context.Context, w *work, now desk.Record) (boo
 	if w.ref.Kind != desk.Ticket {
 		return false, nil // nothing is put back at people and companies
 	}
-	ours := map[string]bool{}
-	for id := range w.known {
-		ours[e.marker(id)] = true
-	}
-	for _, en := range w.rec.Entries { // of which a writer who was cut off may have brought some
-		ours[e.marker(en.ID)] = true
-	}
-	for _, id := range w.brings { // as he has noted, where the source no longer shows them
-		ours[e.marker(id)] = true
-	}
-	for _, en := range now.Entries {
-		if en.Marker != "" && !ours[en.Marker] && !isNote(strings.TrimPrefix(en.Marker, e.marker(""))) {
-			return true, nil
-		}
+	if _, foreign := e.whose(w, now); foreign {
+		return true, nil
 	}
 	if len(now.Aliases) == 0 {
 		return false, nil

@@ -70,7 +70,14 @@ func (e *Engine) gone(ctx context.Context, w *work) error {
 		case ChooseCreate:
 			policy = RecreateGone
 		case ChooseLink:
-			return e.instead(ctx, w, a.Value.First(), "decided")
+			ok, err := e.mayLink(ctx, w, a.Value.First())
+			switch {
+			case err != nil:
+				return e.release(ctx, w, err)
+			case ok:
+				return e.instead(ctx, w, a.Value.First(), "decided")
+			}
+			policy = HoldGone
 		}
 	} else if f, ok := e.Target.(desk.Finder); ok && w.run.adopted() {
 		// A ledger of an earlier day may name a record that was made again since.

@@ -67,6 +67,8 @@ type Held struct {
 	Entries []heldEntry `json:"entries,omitempty"`
 	// Gone: the record was deleted in the target.
 	Gone bool `json:"gone,omitempty"`
+	// Refused is why the last answer was not carried out: the question is put again.
+	Refused string `json:"refused,omitempty"`
 }
 
 type heldEntry struct {
@@ -90,14 +92,22 @@ func (h Held) empty() bool {
 	return len(h.Fields) == 0 && h.Doubt == "" && len(h.Entries) == 0 && !h.Gone
 }
 
+// Question says what is open of the record as a whole, "" if nothing is.
+func (h Held) Question() string {
+	var parts []string
+	for _, s := range []string{h.Refused, h.Doubt, map[bool]string{true: "it was deleted in the target"}[h.Gone]} {
+		if s != "" {
+			parts = append(parts, s)
+		}
+	}
+	return strings.Join(parts, "; ")
+}
+
 // reason says in one sentence what waits, without content.
 func (h Held) reason() string {
 	var parts []string
-	if h.Doubt != "" {
-		parts = append(parts, h.Doubt)
-	}
-	if h.Gone {
-		parts = append(parts, "it was deleted in the target")
+	if q := h.Question(); q != "" {
+		parts = append(parts, q)
 	}
 	for _, f := range h.Fields {
 		s := fmt.Sprintf("%s changed on both sides", f.Field)
