@@ -299,7 +299,24 @@ func TestRefusals(t *testing.T) {
 	refused(t, err, "there is no scope \"al\"")
 	_, _, err = w.Engine().Start(ctx, delta.Request{Kind: delta.Full, Scope: "all", Continue: true})
 	refused(t, err, "no full run of scope \"all\" to go on with")
-	full(t, w)
+	for _, k := range []delta.Kind{delta.Sample, delta.Verify, delta.Census, delta.Remap, delta.Undo} { // they change nothing for good
+		_, _, err = w.Engine().Start(ctx, delta.Request{Kind: k, Adopt: true})
+		refused(t, err, "--adopt belongs to full runs")
+	}
+	_, _, err = w.Engine().Start(ctx, delta.Request{Kind: delta.Delta, Window: "main", Adopt: true})
+	refused(t, err, "--adopt belongs to full runs: deltadesk run --kind full --restart --adopt")
+	_, _, err = w.Engine().Start(ctx, delta.Request{Kind: delta.Delta, Window: "main", Scope: "support"})
+	refused(t, err, "--window NAME instead of --scope support; the migration file has main, support")
+	if _, _, err = w.Engine().Start(ctx, delta.Request{Kind: delta.Full, Scope: "all"}); err != nil {
+		t.Fatal(err)
+	}
+	adopting := delta.Request{Kind: delta.Full, Scope: "all", Continue: true, Adopt: true}
+	_, _, err = w.Engine().Start(ctx, adopting)
+	refused(t, err, "began without --adopt")
+	finished := run(t, w, delta.Request{Kind: delta.Full, Scope: "support"})
+	_, _, err = w.Engine().Start(ctx, delta.Request{Kind: delta.Full, Scope: "support", Continue: true})
+	refused(t, err, "full run "+finished.ID+" of scope \"support\" finished on")
+	run(t, w, delta.Request{Kind: delta.Full, Scope: "all", Continue: true})
 	_, _, err = w.Engine().Start(ctx, delta.Request{Kind: delta.Full, Scope: "all"})
 	refused(t, err, "--restart")
 
@@ -311,12 +328,15 @@ func TestRefusals(t *testing.T) {
 		t.Fatal(err)
 	}
 	run(t, w, mainDelta)
+	refused(t, w.Engine().Extend(ctx, "main", w.Clock().Add(time.Hour)), "the deadline of window \"main\" is 2026-03-30 ")
 
 	// A scope that means something else.
 	w.Migration.Scopes["all"] = desk.Scope{Any: map[desk.Field][]string{desk.Group: {"Support"}}}
 	w.Restart()
 	_, _, err = w.Engine().Start(ctx, mainDelta)
 	refused(t, err, "means something else")
+	_, _, err = w.Engine().Start(ctx, delta.Request{Kind: delta.Full, Scope: "all", Continue: true})
+	refused(t, err, "nothing to go on with; but the scope means something else since")
 	full(t, w)
 	run(t, w, mainDelta)
 
