@@ -767,6 +767,51 @@ func TestGoneInTarget(t *testing.T) {
 	}
 }
 
+// What was deleted in the target stays deleted, as somebody decided, until the source changes it again.
+func TestGoneLeftDeleted(t *testing.T) {
+	s := newStage(t)
+	id := s.ticket("one", "hello")
+	s.full()
+	s.Target.Remove(s.there(id))
+	edit := func(subject string) {
+		s.Wait(time.Hour)
+		s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {subject}})
+	}
+	edit("two")
+	if rep := s.delta(); rep.Counts.Held != 1 || !strings.HasSuffix(rep.Exceptions[0].Next, "--create-again | --link TARGET-ID | --choose target") {
+		t.Fatalf("%+v", rep.Exceptions)
+	}
+	err := s.Engine().Decide(ctx, ticket(id), "", "", delta.Decision{Choice: delta.ChooseSource})
+	refused(t, err, "--create-again, --link TARGET-ID or --choose target (leave it deleted)")
+	s.decide(id, "", delta.ChooseTarget)
+	writes := s.Target.Writes()
+	if rep := s.delta(); rep.Counts.Excluded != 1 || rep.Excluded["deleted in the target"] != 1 {
+		t.Errorf("after the decision: %+v", rep.Counts)
+	}
+	s.nothingHeld()
+	s.verified(0)
+	if run(t, s.World, delta.Request{Kind: delta.Verify, Scope: "all", Heal: true}); s.due() != 0 {
+		t.Error("a verification that heals makes it due")
+	}
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "all", Restart: true})
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "all", Restart: true, Adopt: true})
+	s.nothingHeld()
+	edit("three")
+	s.delta()
+	s.held("deleted in the target")
+	s.decide(id, "", delta.ChooseTarget)
+	edit("four") // the decision was made for another version
+	s.delta()
+	s.held("the source has changed it since it was decided to leave it deleted; it was deleted in the target")
+	if n := s.Target.Writes() - writes; n > 0 {
+		t.Errorf("%d writes", n)
+	}
+	s.decide(id, "", delta.ChooseTarget)
+	s.delta()
+	s.nothingHeld()
+	refused(t, s.Engine().Decide(ctx, ticket(id), "", "", delta.Decision{Choice: delta.ChooseTarget}), "nothing of ticket/"+id+" is held")
+}
+
 // A restart has the migration to itself; windows run beside each other.
 func TestLanes(t *testing.T) {
 	w := world(t)
