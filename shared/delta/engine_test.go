@@ -480,6 +480,106 @@ func TestDryRun(t *testing.T) {
 	}
 }
 
+// What a rehearsal says of each record is what the run then does, and its report lists it.
+func TestRehearsed(t *testing.T) {
+	gone := func(p delta.OnGone, d *delta.Decision) func(*stage, string, string) {
+		return func(s *stage, a, _ string) {
+			s.Migration.OnTargetGone = p
+			s.Restart()
+			s.Target.Remove(s.there(a))
+			s.Source.Edit(ticket(a), desk.Fields{desk.Subject: {"two"}})
+			if d == nil {
+				return
+			}
+			s.delta()
+			if d.Choice == delta.ChooseLink {
+				d.Value = desk.Value{s.Target.Add(desk.Ticket, desk.Fields{desk.Subject: {"two"}, desk.Status: {"open"}})}
+			}
+			if err := s.Engine().Decide(ctx, ticket(a), "", "", *d); err != nil {
+				s.t.Fatal(err)
+			}
+		}
+	}
+	for _, tc := range []struct {
+		name   string
+		happen func(s *stage, a, b string)
+		want   []string // with %a and %b for the ids
+		why    string
+	}{
+		{"a field and a reply", func(s *stage, a, _ string) {
+			s.Source.Edit(ticket(a), desk.Fields{desk.Subject: {"two"}})
+			s.say(a, "second", "third")
+		}, []string{"ticket/%a: would set 1 field, add 2 entries"}, ""},
+		{"a revision", func(s *stage, a, _ string) { s.Source.Redact(a, 0) }, []string{"ticket/%a: would revise 1 entry"}, ""},
+		{"a merge", func(s *stage, a, b string) { s.Source.Join(ticket(a), ticket(b)) }, []string{"ticket/%a: would have ticket/%a merged into it"}, ""},
+		{"a merge and a reply", func(s *stage, a, b string) {
+			s.Source.Join(ticket(a), ticket(b))
+			s.say(b, "second")
+		}, []string{"ticket/%a: would have ticket/%a merged into it, add 1 entry"}, ""},
+		{"a merge into a new ticket", func(s *stage, a, _ string) { s.Source.Join(ticket(a), ticket(s.ticket("new", "c1"))) },
+			[]string{"ticket/105: would be created, have ticket/%a merged into it"}, ""},
+		{"merged by the target's people already", func(s *stage, a, b string) {
+			s.Target.Join(s.there(a), s.there(b))
+			s.Source.Join(ticket(a), ticket(b))
+		}, nil, ""},
+		{"gone, recreate", gone(delta.RecreateGone, nil), []string{"ticket/%a: would be created again: it was deleted in the target"}, ""},
+		{"gone, ignore", gone(delta.IgnoreGone, nil), nil, ""},
+		{"gone, hold", gone(delta.HoldGone, nil), nil, "1 records would be held for a decision, 0 failed; none is due because of this"},
+		{"gone, to be made again", gone(delta.HoldGone, &delta.Decision{Choice: delta.ChooseCreate}), []string{"ticket/%a: would be created again: it was deleted in the target"}, ""},
+		{"gone, to be left so", gone(delta.HoldGone, &delta.Decision{Choice: delta.ChooseTarget}), nil, ""},
+		{"gone, is another one", gone(delta.HoldGone, &delta.Decision{Choice: delta.ChooseLink}), []string{"ticket/%a: would be linked to target 105, and get there what that one lacks"}, ""},
+		{"gone, is one that is not there", func(s *stage, a, b string) {
+			gone(delta.HoldGone, &delta.Decision{Choice: delta.ChooseCreate})(s, a, b)
+			if err := s.Engine().Decide(ctx, ticket(a), "", "", delta.Decision{Choice: delta.ChooseLink, Value: desk.Value{"4711"}}); err != nil {
+				s.t.Fatal(err)
+			}
+		}, nil, "1 records would be held for a decision, 0 failed; none is due because of this"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := newStage(t)
+			a, b := s.ticket("a", "a1"), s.ticket("b", "b1")
+			s.full()
+			s.Wait(time.Hour)
+			tc.happen(s, a, b)
+			s.Wait(time.Hour)
+			writes := s.Target.Writes()
+			q := mainDelta
+			q.Dry = true
+			dry := reportOf(t, s.World, run(t, s.World, q).ID)
+			if n := s.Target.Writes() - writes; n > 0 {
+				t.Errorf("%d writes", n)
+			}
+			var got []string
+			for _, w := range dry.Would {
+				got = append(got, w.Record+": "+w.What)
+			}
+			for i, w := range tc.want {
+				tc.want[i] = strings.NewReplacer("%a", a, "%b", b).Replace(w)
+			}
+			same(t, "what the rehearsal lists", tc.want, got)
+			if dry.Why != tc.why {
+				t.Errorf("the rehearsal ends with %q, want %q", dry.Why, tc.why)
+			}
+			did := s.delta()
+			if c := did.Counts; c.Held == 0 && dry.Counts != c || dry.Counts.Held != 0 != (c.Held != 0) && tc.name != "gone, is another one" {
+				t.Errorf("the rehearsal %+v, the run %+v", dry.Counts, c)
+			}
+		})
+	}
+}
+
+// Of many the first hundred are listed, and how many more there are.
+func TestRehearsalOfMany(t *testing.T) {
+	w := world(t)
+	for range 103 {
+		addTicket(w, "one")
+	}
+	rep := reportOf(t, w, run(t, w, delta.Request{Kind: delta.Full, Scope: "all", Dry: true}).ID)
+	if len(rep.Would) != 100 || rep.WouldLeftOut != 3 || rep.Would[0].What != "would be created" {
+		t.Errorf("%d listed, %d more", len(rep.Would), rep.WouldLeftOut)
+	}
+}
+
 // A source that lists a change before it shows it: such a read is "not yet", never "unchanged".
 func TestNotYet(t *testing.T) {
 	w := world(t)
