@@ -152,8 +152,8 @@ func TestCommands(t *testing.T) {
 	if full.Counts != dry.Counts || full.Counts.Created != 3 {
 		t.Errorf("dry %+v, full %+v", dry.Counts, full.Counts)
 	}
-	if rep := b.run(exitDone, "--kind", "verify"); rep.Counts.Unchanged != 3 {
-		t.Errorf("verify %+v", rep.Counts)
+	if rep := b.run(exitDone, "--kind", "verify"); rep.Counts.Unchanged != 3 || rep.Mode != "" {
+		t.Errorf("verify %+v, mode %q", rep.Counts, rep.Mode)
 	}
 	target := func(id string) string {
 		t.Helper()
@@ -183,6 +183,9 @@ func TestCommands(t *testing.T) {
 	says(t, out, "source", "target", "created", "read back as written", "held", "status changed on both sides", "deltadesk decide ticket/"+first)
 	_, errs := b.do(exitError, "decide", first, "--field", "subject", "--choose", "source")
 	says(t, errs, "field subject of ticket/"+first+" is not held")
+	_, errs = b.do(exitError, "decide", first, "--choose", "target")
+	says(t, errs, "--field FIELD or --entry ENTRY; held of ticket/"+first+" is: status changed on both sides")
+	b.do(exitUsage, "decide", first, "--choose", "source")
 	b.do(exitDone, "decide", first, "--field", "status", "--choose", "value", "--value", "rejected")
 	b.run(exitDone, "--kind", "delta")
 	now, err := b.dst.Read(t.Context(), desk.Ref{Kind: desk.Ticket, ID: target(first)})
@@ -203,9 +206,14 @@ func TestCommands(t *testing.T) {
 	b.do(exitDone, "extend", "main", "--until", "2099-12-31")
 	_, errs = b.do(exitError, "extend", "main", "--until", "2001-12-31")
 	says(t, errs, "has already passed")
+	_, errs = b.do(exitError, "extend", "main", "--until", "2098-12-31")
+	says(t, errs, "the deadline of window \"main\" is 2099-12-31 23:59:59 already, which is later")
 	if rep := b.run(exitDone, "--kind", "delta"); rep.Counts != (report.Counts{}) {
 		t.Errorf("a delta without changes: %+v", rep.Counts)
 	}
+
+	_, errs = b.do(exitError, "run", "--kind", "full", "--continue")
+	says(t, errs, "full run "+full.Run+" of scope \"all\" finished on ", "--kind delta", "--restart")
 
 	// A census in its window finds that nothing was missed; it is no window for deltas.
 	if rep := b.run(exitDone, "--kind", "census"); rep.Window != "count" || rep.Counts.Failed != 0 || rep.Counts.Listed != 3 {
@@ -231,11 +239,27 @@ func TestCommands(t *testing.T) {
 	}
 	b.write("deltadesk.yaml", archives)
 
-	// A backup is a full run the first time and a delta afterwards; it keeps custom fields as fields.
+	// A backup is a full run the first time and a delta afterwards; it keeps custom fields as fields. Tickets are merged before the
+	// first one and before the second: neither has the merged one apart, and neither has the restore.
+	merge := func(from, into string) {
+		t.Helper()
+		if err := b.src.(desk.Merger).Merge(t.Context(), desk.Ref{Kind: desk.Ticket, ID: from}, desk.Ref{Kind: desk.Ticket, ID: into}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	young := ticket(4)
+	b.run(exitDone, "--kind", "delta")
+	merge(young, second)
+	if rep := b.run(exitDone, "--kind", "delta"); rep.Counts.Failed != 0 {
+		t.Errorf("delta after a merge: %+v", rep.Exceptions)
+	}
 	if rep := b.run(exitDone, "--kind", "backup"); rep.Counts.Created != 3 || len(rep.Losses) > 0 {
 		t.Errorf("backup %+v, losses %+v", rep.Counts, rep.Losses)
 	}
-	ticket(3)
+	_, errs = b.do(exitUsage, "run", "--kind", "backup", "--adopt")
+	says(t, errs, "deltadesk run --kind backup --restart --adopt")
+	merge(ticket(3), first)
+	ticket(5)
 	if rep := b.run(exitDone, "--kind", "backup"); rep.Counts.Created != 1 {
 		t.Errorf("second backup %+v", rep.Counts)
 	}
@@ -266,6 +290,11 @@ func TestBadInput(t *testing.T) {
 		{"since with full", nil, []string{"run", "--kind", "full", "--since", "2026-01-01T00:00:00Z"}, exitUsage, []string{"--since belongs to delta"}},
 		{"heal with full", nil, []string{"run", "--kind", "full", "--heal"}, exitUsage, []string{"--heal belongs to verify"}},
 		{"heal in a rehearsal", nil, []string{"run", "--kind", "verify", "--heal", "--dry-run"}, exitUsage, []string{"no rehearsal"}},
+		{"adopt with a delta", nil, []string{"run", "--kind", "delta", "--adopt"}, exitError, []string{"--adopt belongs to full runs: deltadesk run --kind full --restart --adopt"}},
+		{"adopt with verify", nil, []string{"run", "--kind", "verify", "--adopt"}, exitError, []string{"--adopt belongs to full runs"}},
+		{"a delta of a scope", nil, []string{"run", "--kind", "delta", "--scope", "all"}, exitError, []string{"--window NAME instead of --scope all", "has main"}},
+		{"a backup of a scope", nil, []string{"run", "--kind", "backup", "--scope", "all", "--mode", "create"}, exitUsage, []string{"--scope, --mode cannot be chosen", "--restart"}},
+		{"a backup of a window", nil, []string{"run", "--kind", "backup", "--window", "main"}, exitUsage, []string{"--window cannot be chosen"}},
 		{"both ways on", nil, []string{"run", "--kind", "full", "--continue", "--restart"}, exitError, []string{"choose one"}},
 		{"mapping to a field that is not there", func(s string) string {
 			return s + "mapping: {ticket: [{from: status, to: staus}]}\n"

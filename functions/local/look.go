@@ -198,11 +198,11 @@ func (heldCmd) Run(a *app) error {
 			t.AppendRow(table.Row{h.Ref, h.Target, when(h.Since), "entry " + en.Entry, en.Why, "as it was", decided(en.Decision)})
 		}
 		if h.Doubt != "" || h.Gone {
-			t.AppendRow(table.Row{h.Ref, h.Target, when(h.Since), "in doubt", h.Doubt, strings.Join(h.Candidates, ", "), decided(h.Answer)})
+			t.AppendRow(table.Row{h.Ref, h.Target, when(h.Since), "in doubt", h.Question(), strings.Join(h.Candidates, ", "), decided(h.Answer)})
 		}
 	}
 	t.Render()
-	fmt.Fprintln(a.out, "Decide with: deltadesk decide RECORD --field FIELD --choose source|target|value [--value V], or --entry ENTRY --choose source|target, or --link TARGET-ID, or --create-again")
+	fmt.Fprintln(a.out, "Decide with: deltadesk decide RECORD --field FIELD --choose source|target|value [--value V], or --entry ENTRY --choose source|target, or --link TARGET-ID, or --create-again, or --choose target (of what was deleted in the target: leave it deleted)")
 	return nil
 }
 
@@ -217,10 +217,10 @@ type decideCmd struct {
 	Ticket      string   `arg:"" help:"The record, as held shows it."`
 	Field       string   `help:"The held field."`
 	Entry       string   `help:"The held entry."`
-	Choose      string   `enum:",source,target,value" default:"" help:"For a field: source (approve), target (keep) or value; for an entry: source, or target (leave it, or it was seen to by hand)."`
+	Choose      string   `enum:",source,target,value" default:"" help:"For a field: source (approve), target (keep) or value; for an entry: source, or target (leave it, or it was seen to by hand). Without either, for a record deleted in the target: target (leave it deleted, until the source changes it again)."`
 	Value       []string `sep:"none" help:"With --choose value: what the field shall be; again for a list."`
-	Link        string   `placeholder:"TARGET-ID" help:"For a record in doubt: it is this one in the target."`
-	CreateAgain bool     `help:"For a record in doubt: it is not in the target, create it."`
+	Link        string   `placeholder:"TARGET-ID" help:"For a record in doubt, or deleted in the target: it is this one there. If that one is another record's already, nothing is written and it is asked again."`
+	CreateAgain bool     `help:"For a record in doubt, or deleted in the target: it is not there, create it."`
 }
 
 func (c decideCmd) Run(a *app) error {
@@ -238,7 +238,7 @@ func (c decideCmd) Run(a *app) error {
 	switch {
 	case ways != 1:
 		return usage(a, "say one of --choose, --link and --create-again")
-	case c.Choose != "" && (c.Field == "") == (c.Entry == ""):
+	case c.Field != "" && c.Entry != "", c.Choose != "" && c.Choose != "target" && c.Field == "" && c.Entry == "":
 		return usage(a, "--choose needs --field FIELD or --entry ENTRY")
 	case c.Choose != "value" && len(c.Value) > 0:
 		return usage(a, "--value belongs to --choose value")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,14 +20,14 @@ import (
 type runCmd struct {
 	Kind     string    `required:"" enum:"full,delta,sample,verify,census,remap,backup" help:"full (the history), delta (what changed since the cutoff), sample (a few odd tickets, chosen to show the hard cases; can be undone), verify (compare both desks), census (count everything in the source, find what no delta was told of), remap (after the mapping has changed: make due what becomes something else), backup (source into the archive that the migration file names)."`
 	Window   string    `help:"Window of a delta or census run; may be left out where there is one."`
-	Scope    string    `help:"Scope of any other run; may be left out where there is one."`
+	Scope    string    `help:"Scope of any other run but a backup; may be left out where there is one."`
 	N        int       `name:"n" placeholder:"20" help:"Sample only: how many tickets, 1 to 100; 20 if left out. Up to 600 are read to choose them."`
-	Mode     string    `enum:",create,update,create+update" default:"" help:"Overrides the window's mode: create, update or create+update."`
+	Mode     string    `enum:",create,update,create+update" default:"" help:"Full, sample and delta only: create, update or create+update; overrides the window's."`
 	Since    time.Time `format:"2006-01-02T15:04:05Z07:00" placeholder:"TIME" help:"Delta only: list what changed since this time (RFC 3339) instead of since the cutoff. Moves no cutoff."`
 	DryRun   bool      `help:"Write nothing to the target and say what would happen."`
 	Continue bool      `help:"Full only: go on with the full run that was cut off or stopped. Keeps its cutoff."`
 	Restart  bool      `help:"Full only: read everything again and begin a new baseline."`
-	Adopt    bool      `help:"Look in the target before every create: for a new or restored store over a target that has been written to. A ticket that an undo removed since the backup counts as deleted in the target."`
+	Adopt    bool      `help:"Full only: look in the target before every create, now and in all later runs: for a new or restored store over a target that has been written to. A ticket that an undo removed since the backup counts as deleted in the target."`
 	Heal     bool      `help:"Verify only: what differs becomes due, and the next delta heals it or holds it for a person. Entries that are gone from a ticket on which nobody has worked since come back: if somebody erased one behind the desk on purpose, look first without --heal."`
 	Workers  int       `default:"4" help:"How many batches are worked on at a time."`
 }
@@ -52,6 +53,9 @@ func (c *runCmd) Run(a *app) error {
 	if c.Heal && (c.Kind != "verify" || c.DryRun) {
 		return usage(a, "--heal belongs to verify runs that are no rehearsal")
 	}
+	if given := c.notOfBackups(); c.Kind == "backup" && len(given) > 0 {
+		return usage(a, "a backup is of all that the source shows, whatever became of it: %s cannot be chosen. There are --restart (read everything again), --dry-run, --adopt and --workers", strings.Join(given, ", "))
+	}
 	l, err := a.open(c.Kind == "backup", c.Workers)
 	if err != nil {
 		return err
@@ -74,6 +78,17 @@ func (c *runCmd) Run(a *app) error {
 		rep.Kind = "backup"
 	}
 	return a.show(rep)
+}
+
+// notOfBackups names what was given of that which a backup does not let anybody choose.
+func (c *runCmd) notOfBackups() []string {
+	var given []string
+	for _, f := range []struct{ name, value string }{{"--scope", c.Scope}, {"--window", c.Window}, {"--mode", c.Mode}} {
+		if f.value != "" {
+			given = append(given, f.name)
+		}
+	}
+	return given
 }
 
 func usage(a *app, format string, args ...any) error {
@@ -141,6 +156,9 @@ func (l *laptop) backup(q delta.Request) (delta.Request, error) {
 	}
 	q.Kind, q.Window, q.Scope = delta.Full, "", "all"
 	if o.Windows[0].Baseline != "" && !q.Restart {
+		if q.Adopt {
+			return q, usage(l.a, "--adopt belongs to backups that read everything: deltadesk run --kind backup --restart --adopt")
+		}
 		q.Kind, q.Window, q.Scope = delta.Delta, "backup", ""
 		q.Continue = false
 	} else if slices.ContainsFunc(o.Runs, func(r delta.RunStatus) bool { return r.Kind == delta.Full && !r.Status.Ended() }) {

@@ -77,7 +77,7 @@ func (e *Engine) censusOne(ctx context.Context, w *work) error {
 		return nil
 	case err != nil:
 		return fmt.Errorf("read %s: %w", w.ref, err)
-	case rec.Stamp.Before(w.it.Stamp):
+	case w.older(rec):
 		return fmt.Errorf("read %s: %w", w.ref, errNotYet)
 	}
 	w.rec = rec

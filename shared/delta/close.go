@@ -328,6 +328,9 @@ func (e *Engine) exceptions(ctx context.Context, run *Run, s sums) (string, erro
 	case Verify:
 		return verifyWords(*run, s.total), nil
 	case Undo:
+		if run.Dry {
+			return fmt.Sprintf("records in which something of the run would stay: %d; failed: %d", s.total.Held, s.total.Failed), nil
+		}
 		return fmt.Sprintf("records in which something of the run stays: %d; failed: %d", s.total.Held, s.total.Failed), nil
 	case Remap:
 		return fmt.Sprintf("%d records could not be looked at; they are as they were", s.total.Failed), nil
@@ -339,6 +342,9 @@ func (e *Engine) exceptions(ctx context.Context, run *Run, s sums) (string, erro
 			}
 		})
 		return fmt.Sprintf("%d missed updates, %d records could not be looked at", missed, s.total.Failed-missed), err
+	}
+	if run.Dry {
+		return fmt.Sprintf("%d records would be held for a decision, %d failed; none is due because of this", s.total.Held, s.total.Failed), nil
 	}
 	return fmt.Sprintf("%d records are held for a decision, %d failed; they stay due", s.total.Held, s.total.Failed), nil
 }
@@ -418,6 +424,9 @@ func (e *Engine) storeReport(ctx context.Context, id string) error {
 // may differ, and the certificate names every one.
 const maxListed = 10_000
 
+// maxWould is how many records the report of a rehearsal lists with what would become of them: enough to see whether it is meant so.
+const maxWould = 100
+
 // Report derives a run's report from its rows, at any time.
 func (e *Engine) Report(ctx context.Context, id string) (report.Report, error) {
 	run, err := e.run(ctx, id)
@@ -438,6 +447,12 @@ func (e *Engine) Report(ctx context.Context, id string) (report.Report, error) {
 	losses := map[string]*report.LossClass{}
 	s, err := e.tally(ctx, id, func(o outcomeRow) {
 		r.Bytes += o.Bytes
+		switch does := o.Outcome == OutCreated || o.Outcome == OutUpdated; {
+		case run.Dry && does && len(r.Would) < maxWould:
+			r.Would = append(r.Would, report.Would{Record: o.Ref.String(), Target: o.Target, What: o.Reason})
+		case run.Dry && does:
+			r.WouldLeftOut++
+		}
 		switch {
 		case (o.Outcome == OutHeld || o.Outcome == OutFailed) && run.Kind == Verify && len(r.Exceptions) >= maxListed:
 			r.ExceptionsLeftOut++

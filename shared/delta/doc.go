@@ -31,6 +31,7 @@
 //	list.go      what may be dropped unread, where listing goes on: invariant 1
 //	dispatch.go  what is sent, and sent again
 //	push.go      one record: read it, and decide whether anything is to be written: invariant 1
+//	replica.go   readings that are older than what is known: invariant 1
 //	claim.go     the claim before the first write, the row after the last one: invariant 2
 //	find.go      where a record is in the target already; gone.go what becomes of it when it no longer is
 //	write.go     creates and changes, call by call; ours.go tells our half-done work from that of people
@@ -39,6 +40,7 @@
 //	revise.go    entries that were edited, redacted, hidden or shown after they were copied: invariants 4 and 5
 //	moved.go     entries that went to another ticket, and copies that stay behind
 //	refs.go      people, companies and links: whom a field points to in the target
+//	due.go       what a later run takes up although the source does not list it
 //	dispose.go   what follows from an error: invariants 11 and 12
 //	close.go     sums, threshold, cutoff: invariants 3 and 8
 //	held.go      what waits for a person, and decisions

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/deltadesk/deltadesk/shared/delta"
 	"github.com/deltadesk/deltadesk/shared/delta/deltatest"
 	"github.com/deltadesk/deltadesk/shared/desk"
@@ -593,6 +595,115 @@ func TestEdgeGoneLinked(t *testing.T) {
 	run(t, w, mainDelta)
 	if all := w.Target.Look()["own ticket/"+other]; len(all) != 1 || len(all[0].Entries) != 2 {
 		t.Errorf("%+v", all)
+	}
+}
+
+// Somebody says which ticket of the target a record is, and it is another record's, or none: nothing is written, and it is asked again.
+// Where the target says that the record's own ticket lives on there, whosever it is, that is carried out.
+func TestLinkDecided(t *testing.T) {
+	link := func(s *stage, id, to string) {
+		s.t.Helper()
+		if err := s.Engine().Decide(ctx, ticket(id), "", "", delta.Decision{Choice: delta.ChooseLink, Value: desk.Value{to}}); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	gone := func(s *stage, id, other string) {
+		s.full()
+		s.Target.Remove(s.there(id))
+		s.say(id, "second")
+		s.delta()
+		s.held("deleted in the target")
+	}
+	doubt := func(s *stage, id, other string) {
+		s.Target.NoFinder = true
+		s.Target.Lose = func(op string, ref desk.Ref) error {
+			if op == "create" && ref == ticket(id) {
+				return noAnswer()
+			}
+			return nil
+		}
+		s.full()
+		s.Target.Lose = nil
+		s.held("cannot be searched")
+	}
+	for _, tc := range []struct {
+		name   string
+		before func(s *stage, id, other string)
+		plain  bool // the target shows no markers
+		to     func(s *stage, id, other string) string
+		want   string
+	}{
+		{"gone, another's", gone, false, func(s *stage, _, other string) string { return s.there(other).ID }, "target %s is ticket/%s's already; nothing was written; it was deleted in the target"},
+		{"gone, not there", gone, false, func(*stage, string, string) string { return "4711" }, "the decision names target %s, which is not there; nothing was written; it was deleted in the target"},
+		{"in doubt, another's", doubt, false, func(s *stage, _, other string) string { return s.there(other).ID }, "target %s is ticket/%s's already; nothing was written; it may have been created"},
+		{"in doubt, another's, no markers", doubt, true, func(s *stage, _, other string) string { return s.there(other).ID }, "target %s is ticket/%s's already; nothing was written; it may have been created"},
+		{"in doubt, not there", doubt, false, func(*stage, string, string) string { return "4711" }, "the decision names target %s, which is not there; nothing was written; it may have been created"},
+		{"in doubt, of nobody in the ledger", doubt, false, func(s *stage, id, _ string) string {
+			to := s.Target.Add(desk.Ticket, desk.Fields{desk.Subject: {"of another store"}})
+			s.Target.Post(to, desk.Entry{Body: "theirs", Type: "text/plain", Marker: "acme/999", At: s.Clock()}, nil)
+			return to
+		}, "target %s has entries of another record already; nothing was written"},
+		{"in doubt, its own", doubt, false, func(s *stage, id, _ string) string { return s.there(id).ID }, ""},
+		{"in doubt, its own, merged by people", doubt, false, func(s *stage, id, other string) string {
+			own := s.there(id)
+			s.Target.Join(own, s.there(other))
+			return own.ID
+		}, ""},
+		{"in doubt, its own, merged by people, no markers", doubt, true, func(s *stage, id, other string) string {
+			own := s.there(id)
+			s.Target.Join(own, s.there(other))
+			return own.ID
+		}, ""},
+		{"in doubt, where people merged it into", doubt, false, func(s *stage, id, other string) string {
+			s.Target.Join(s.there(id), s.there(other))
+			return s.there(other).ID
+		}, ""},
+		{"gone, one of an agent's", gone, false, func(s *stage, _, _ string) string {
+			return s.Target.Add(desk.Ticket, desk.Fields{desk.Subject: {"by hand"}})
+		}, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := newStage(t)
+			s.Target.NoMarkers = tc.plain
+			other := s.ticket("other", "of other")
+			id := s.ticket("one", "first")
+			tc.before(s, id, other)
+			to := tc.to(s, id, other)
+			theirs := s.Target.Look()
+			for range 2 { // the same mistake twice is told twice
+				link(s, id, to)
+				writes := s.Target.Writes()
+				rep := s.delta()
+				x, err := s.Engine().Explain(ctx, ticket(id))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if tc.want == "" { // fields may be asked about afterwards
+					if x.Target == "" || strings.Contains(x.Held, "nothing was written") || strings.Contains(x.Held, "cannot be searched") {
+						t.Errorf("it was not linked: target %q, held because %q", x.Target, x.Held)
+					}
+					return
+				}
+				want := strings.NewReplacer("%s is ticket/%s", to+" is ticket/"+other, "%s", to).Replace(tc.want)
+				if rep.Counts.Failed > 0 {
+					t.Errorf("failed: %+v", rep.Exceptions)
+				}
+				s.held(want)
+				if n := len(rep.Exceptions); n != 1 || !strings.Contains(rep.Exceptions[0].Next, "deltadesk decide ticket/"+id+" --") || !strings.Contains(rep.Exceptions[0].Reason, want) {
+					t.Errorf("the report says %+v, want %q", rep.Exceptions, want)
+				}
+				if n := s.Target.Writes() - writes; n > 0 {
+					t.Errorf("%d writes", n)
+				}
+			}
+			if d := cmp.Diff(theirs, s.Target.Look()); d != "" {
+				t.Errorf("the target (-before +after):\n%s", d)
+			}
+			s.decide(id, "", delta.ChooseCreate)
+			s.delta()
+			s.nothingHeld()
+			s.thread(other, "of other")
+		})
 	}
 }
 

@@ -56,21 +56,22 @@ type Config struct {
 // Engine does the steps of one migration's runs. It is safe for concurrent use.
 type Engine struct {
 	Config
-	mig      Migration
-	rows     Rows
-	rules    string // digest of the mapping
-	born     time.Time
-	mu       sync.Mutex
-	defs     *desk.Definitions
-	pages    map[string][]planEntry // by object key, a small cache
-	people   map[desk.Ref]string    // resolved in this session
-	rematch  map[string]bool        // fallback people looked for again, by run
-	shown    map[string][]string    // ids that a survey's stage has shown, see surveyed
-	foreseen map[string]string      // people that runs that only look have looked for, by run
-	tries    map[Message]int        // attempts that the ledger does not count: rehearsals, verifications, conflicts
-	seconds  map[string]float64
-	pause    time.Time // a desk asked for a pause until then
-	used     usageRow  // already booked
+	mig       Migration
+	rows      Rows
+	rules     string // digest of the mapping
+	born      time.Time
+	mu        sync.Mutex
+	defs      *desk.Definitions
+	pages     map[string][]planEntry // by object key, a small cache
+	people    map[desk.Ref]string    // resolved in this session
+	rematch   map[string]bool        // fallback people looked for again, by run
+	shown     map[string][]string    // ids that a survey's stage has shown, see surveyed
+	foreseen  map[string]string      // people that runs that only look have looked for, by run
+	tries     map[Message]int        // attempts that the ledger does not count: rehearsals, verifications, conflicts
+	rehearsed map[string]int         // which entry of a rehearsal's plan has looked at a record
+	seconds   map[string]float64
+	pause     time.Time // a desk asked for a pause until then
+	used      usageRow  // already booked
 }
 
 // New returns an engine. Nothing is read or written yet.
@@ -106,7 +107,7 @@ func New(c Config) (*Engine, error) {
 	return &Engine{
 		Config: c, mig: c.Migration, rows: c.Rows, rules: c.Migration.Rules.Hash(), born: c.Now(),
 		pages: map[string][]planEntry{}, people: map[desk.Ref]string{}, rematch: map[string]bool{}, shown: map[string][]string{},
-		foreseen: map[string]string{}, tries: map[Message]int{}, seconds: map[string]float64{},
+		foreseen: map[string]string{}, tries: map[Message]int{}, rehearsed: map[string]int{}, seconds: map[string]float64{},
 	}, nil
 }
 

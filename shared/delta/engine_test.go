@@ -299,7 +299,24 @@ func TestRefusals(t *testing.T) {
 	refused(t, err, "there is no scope \"al\"")
 	_, _, err = w.Engine().Start(ctx, delta.Request{Kind: delta.Full, Scope: "all", Continue: true})
 	refused(t, err, "no full run of scope \"all\" to go on with")
-	full(t, w)
+	for _, k := range []delta.Kind{delta.Sample, delta.Verify, delta.Census, delta.Remap, delta.Undo} { // they change nothing for good
+		_, _, err = w.Engine().Start(ctx, delta.Request{Kind: k, Adopt: true})
+		refused(t, err, "--adopt belongs to full runs")
+	}
+	_, _, err = w.Engine().Start(ctx, delta.Request{Kind: delta.Delta, Window: "main", Adopt: true})
+	refused(t, err, "--adopt belongs to full runs: deltadesk run --kind full --restart --adopt")
+	_, _, err = w.Engine().Start(ctx, delta.Request{Kind: delta.Delta, Window: "main", Scope: "support"})
+	refused(t, err, "--window NAME instead of --scope support; the migration file has main, support")
+	if _, _, err = w.Engine().Start(ctx, delta.Request{Kind: delta.Full, Scope: "all"}); err != nil {
+		t.Fatal(err)
+	}
+	adopting := delta.Request{Kind: delta.Full, Scope: "all", Continue: true, Adopt: true}
+	_, _, err = w.Engine().Start(ctx, adopting)
+	refused(t, err, "began without --adopt")
+	finished := run(t, w, delta.Request{Kind: delta.Full, Scope: "support"})
+	_, _, err = w.Engine().Start(ctx, delta.Request{Kind: delta.Full, Scope: "support", Continue: true})
+	refused(t, err, "full run "+finished.ID+" of scope \"support\" finished on")
+	run(t, w, delta.Request{Kind: delta.Full, Scope: "all", Continue: true})
 	_, _, err = w.Engine().Start(ctx, delta.Request{Kind: delta.Full, Scope: "all"})
 	refused(t, err, "--restart")
 
@@ -311,12 +328,15 @@ func TestRefusals(t *testing.T) {
 		t.Fatal(err)
 	}
 	run(t, w, mainDelta)
+	refused(t, w.Engine().Extend(ctx, "main", w.Clock().Add(time.Hour)), "the deadline of window \"main\" is 2026-03-30 ")
 
 	// A scope that means something else.
 	w.Migration.Scopes["all"] = desk.Scope{Any: map[desk.Field][]string{desk.Group: {"Support"}}}
 	w.Restart()
 	_, _, err = w.Engine().Start(ctx, mainDelta)
 	refused(t, err, "means something else")
+	_, _, err = w.Engine().Start(ctx, delta.Request{Kind: delta.Full, Scope: "all", Continue: true})
+	refused(t, err, "nothing to go on with; but the scope means something else since")
 	full(t, w)
 	run(t, w, mainDelta)
 
@@ -457,6 +477,106 @@ func TestDryRun(t *testing.T) {
 	real := reportOf(t, w, run(t, w, delta.Request{Kind: delta.Full, Scope: "all"}).ID)
 	if dry.Counts.Created != real.Counts.Created || dry.Counts.Planned != real.Counts.Planned-1 { // a link is drawn afterwards
 		t.Errorf("dry %+v, real %+v", dry.Counts, real.Counts)
+	}
+}
+
+// What a rehearsal says of each record is what the run then does, and its report lists it.
+func TestRehearsed(t *testing.T) {
+	gone := func(p delta.OnGone, d *delta.Decision) func(*stage, string, string) {
+		return func(s *stage, a, _ string) {
+			s.Migration.OnTargetGone = p
+			s.Restart()
+			s.Target.Remove(s.there(a))
+			s.Source.Edit(ticket(a), desk.Fields{desk.Subject: {"two"}})
+			if d == nil {
+				return
+			}
+			s.delta()
+			if d.Choice == delta.ChooseLink {
+				d.Value = desk.Value{s.Target.Add(desk.Ticket, desk.Fields{desk.Subject: {"two"}, desk.Status: {"open"}})}
+			}
+			if err := s.Engine().Decide(ctx, ticket(a), "", "", *d); err != nil {
+				s.t.Fatal(err)
+			}
+		}
+	}
+	for _, tc := range []struct {
+		name   string
+		happen func(s *stage, a, b string)
+		want   []string // with %a and %b for the ids
+		why    string
+	}{
+		{"a field and a reply", func(s *stage, a, _ string) {
+			s.Source.Edit(ticket(a), desk.Fields{desk.Subject: {"two"}})
+			s.say(a, "second", "third")
+		}, []string{"ticket/%a: would set 1 field, add 2 entries"}, ""},
+		{"a revision", func(s *stage, a, _ string) { s.Source.Redact(a, 0) }, []string{"ticket/%a: would revise 1 entry"}, ""},
+		{"a merge", func(s *stage, a, b string) { s.Source.Join(ticket(a), ticket(b)) }, []string{"ticket/%a: would have ticket/%a merged into it"}, ""},
+		{"a merge and a reply", func(s *stage, a, b string) {
+			s.Source.Join(ticket(a), ticket(b))
+			s.say(b, "second")
+		}, []string{"ticket/%a: would have ticket/%a merged into it, add 1 entry"}, ""},
+		{"a merge into a new ticket", func(s *stage, a, _ string) { s.Source.Join(ticket(a), ticket(s.ticket("new", "c1"))) },
+			[]string{"ticket/105: would be created, have ticket/%a merged into it"}, ""},
+		{"merged by the target's people already", func(s *stage, a, b string) {
+			s.Target.Join(s.there(a), s.there(b))
+			s.Source.Join(ticket(a), ticket(b))
+		}, nil, ""},
+		{"gone, recreate", gone(delta.RecreateGone, nil), []string{"ticket/%a: would be created again: it was deleted in the target"}, ""},
+		{"gone, ignore", gone(delta.IgnoreGone, nil), nil, ""},
+		{"gone, hold", gone(delta.HoldGone, nil), nil, "1 records would be held for a decision, 0 failed; none is due because of this"},
+		{"gone, to be made again", gone(delta.HoldGone, &delta.Decision{Choice: delta.ChooseCreate}), []string{"ticket/%a: would be created again: it was deleted in the target"}, ""},
+		{"gone, to be left so", gone(delta.HoldGone, &delta.Decision{Choice: delta.ChooseTarget}), nil, ""},
+		{"gone, is another one", gone(delta.HoldGone, &delta.Decision{Choice: delta.ChooseLink}), []string{"ticket/%a: would be linked to target 105, and get there what that one lacks"}, ""},
+		{"gone, is one that is not there", func(s *stage, a, b string) {
+			gone(delta.HoldGone, &delta.Decision{Choice: delta.ChooseCreate})(s, a, b)
+			if err := s.Engine().Decide(ctx, ticket(a), "", "", delta.Decision{Choice: delta.ChooseLink, Value: desk.Value{"4711"}}); err != nil {
+				s.t.Fatal(err)
+			}
+		}, nil, "1 records would be held for a decision, 0 failed; none is due because of this"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := newStage(t)
+			a, b := s.ticket("a", "a1"), s.ticket("b", "b1")
+			s.full()
+			s.Wait(time.Hour)
+			tc.happen(s, a, b)
+			s.Wait(time.Hour)
+			writes := s.Target.Writes()
+			q := mainDelta
+			q.Dry = true
+			dry := reportOf(t, s.World, run(t, s.World, q).ID)
+			if n := s.Target.Writes() - writes; n > 0 {
+				t.Errorf("%d writes", n)
+			}
+			var got []string
+			for _, w := range dry.Would {
+				got = append(got, w.Record+": "+w.What)
+			}
+			for i, w := range tc.want {
+				tc.want[i] = strings.NewReplacer("%a", a, "%b", b).Replace(w)
+			}
+			same(t, "what the rehearsal lists", tc.want, got)
+			if dry.Why != tc.why {
+				t.Errorf("the rehearsal ends with %q, want %q", dry.Why, tc.why)
+			}
+			did := s.delta()
+			if c := did.Counts; c.Held == 0 && dry.Counts != c || dry.Counts.Held != 0 != (c.Held != 0) && tc.name != "gone, is another one" {
+				t.Errorf("the rehearsal %+v, the run %+v", dry.Counts, c)
+			}
+		})
+	}
+}
+
+// Of many the first hundred are listed, and how many more there are.
+func TestRehearsalOfMany(t *testing.T) {
+	w := world(t)
+	for range 103 {
+		addTicket(w, "one")
+	}
+	rep := reportOf(t, w, run(t, w, delta.Request{Kind: delta.Full, Scope: "all", Dry: true}).ID)
+	if len(rep.Would) != 100 || rep.WouldLeftOut != 3 || rep.Would[0].What != "would be created" {
+		t.Errorf("%d listed, %d more", len(rep.Would), rep.WouldLeftOut)
 	}
 }
 
@@ -745,6 +865,51 @@ func TestGoneInTarget(t *testing.T) {
 	if all := w.Target.Look()["ticket/"+id]; len(all) != 1 || len(all[0].Entries) != 1 {
 		t.Errorf("%+v", all)
 	}
+}
+
+// What was deleted in the target stays deleted, as somebody decided, until the source changes it again.
+func TestGoneLeftDeleted(t *testing.T) {
+	s := newStage(t)
+	id := s.ticket("one", "hello")
+	s.full()
+	s.Target.Remove(s.there(id))
+	edit := func(subject string) {
+		s.Wait(time.Hour)
+		s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {subject}})
+	}
+	edit("two")
+	if rep := s.delta(); rep.Counts.Held != 1 || !strings.HasSuffix(rep.Exceptions[0].Next, "--create-again | --link TARGET-ID | --choose target") {
+		t.Fatalf("%+v", rep.Exceptions)
+	}
+	err := s.Engine().Decide(ctx, ticket(id), "", "", delta.Decision{Choice: delta.ChooseSource})
+	refused(t, err, "--create-again, --link TARGET-ID or --choose target (leave it deleted)")
+	s.decide(id, "", delta.ChooseTarget)
+	writes := s.Target.Writes()
+	if rep := s.delta(); rep.Counts.Excluded != 1 || rep.Excluded["deleted in the target"] != 1 {
+		t.Errorf("after the decision: %+v", rep.Counts)
+	}
+	s.nothingHeld()
+	s.verified(0)
+	if run(t, s.World, delta.Request{Kind: delta.Verify, Scope: "all", Heal: true}); s.due() != 0 {
+		t.Error("a verification that heals makes it due")
+	}
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "all", Restart: true})
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "all", Restart: true, Adopt: true})
+	s.nothingHeld()
+	edit("three")
+	s.delta()
+	s.held("deleted in the target")
+	s.decide(id, "", delta.ChooseTarget)
+	edit("four") // the decision was made for another version
+	s.delta()
+	s.held("the source has changed it since it was decided to leave it deleted; it was deleted in the target")
+	if n := s.Target.Writes() - writes; n > 0 {
+		t.Errorf("%d writes", n)
+	}
+	s.decide(id, "", delta.ChooseTarget)
+	s.delta()
+	s.nothingHeld()
+	refused(t, s.Engine().Decide(ctx, ticket(id), "", "", delta.Decision{Choice: delta.ChooseTarget}), "nothing of ticket/"+id+" is held")
 }
 
 // A restart has the migration to itself; windows run beside each other.

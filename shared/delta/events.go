@@ -217,6 +217,8 @@ func (e *Engine) mergeTarget(ctx context.Context, w *work, ref desk.Ref, row *le
 		return false, apart, nil, nil
 	case row.How == mergedThere, row.Into != "":
 		return false, apart, nil, nil
+	case e.mig.OnMerged == Mirror && can && w.run.Dry:
+		return true, together, nil, nil
 	case e.mig.OnMerged == Mirror && can:
 		if err := e.before(ctx, w, image{Ref: w.ref, Target: w.row.Target, Final: ref.String() + " was merged into it"}); err != nil {
 			return false, apart, nil, err
@@ -227,7 +229,10 @@ func (e *Engine) mergeTarget(ctx context.Context, w *work, ref desk.Ref, row *le
 	if policy == Mirror {
 		policy = Close // as near as such a desk comes
 	}
-	if left = e.leaving(policy, old); len(left) > 0 {
+	if left = e.leaving(policy, old); w.run.Dry {
+		return false, apart, left, nil
+	}
+	if len(left) > 0 {
 		err = e.before(ctx, w, imageOfEvent(ref, *row, old, left))
 	}
 	if err == nil && len(left[desk.Tags]) > 0 { // noted before it is there: taking a tag away that never came does no harm
@@ -686,20 +691,8 @@ func (e *Engine) holdsOthers(ctx context.Context, w *work, now desk.Record) (boo
 	if w.ref.Kind != desk.Ticket {
 		return false, nil // nothing is put back at people and companies
 	}
-	ours := map[string]bool{}
-	for id := range w.known {
-		ours[e.marker(id)] = true
-	}
-	for _, en := range w.rec.Entries { // of which a writer who was cut off may have brought some
-		ours[e.marker(en.ID)] = true
-	}
-	for _, id := range w.brings { // as he has noted, where the source no longer shows them
-		ours[e.marker(id)] = true
-	}
-	for _, en := range now.Entries {
-		if en.Marker != "" && !ours[en.Marker] && !isNote(strings.TrimPrefix(en.Marker, e.marker(""))) {
-			return true, nil
-		}
+	if _, foreign := e.whose(w, now); foreign {
+		return true, nil
 	}
 	if len(now.Aliases) == 0 {
 		return false, nil
@@ -733,9 +726,18 @@ func (e *Engine) rehearse(ctx context.Context, w *work) error {
 		}
 		return nil
 	}
+	if e.rehearsedWith(w) {
+		w.finish(OutUnchanged, "looked at with another entry of the plan")
+		return nil
+	}
 	if w.row.Into != "" && !w.row.Apart {
 		w.row.Target = "" // it was merged, and is not any more
 	}
+	merges, err := e.toMerge(ctx, w)
+	if err != nil {
+		return err
+	}
+	adopted := false
 	if w.row.Target == "" || w.row.How == "fallback" {
 		id, how, err := e.find(ctx, w, w.run.adopted() || w.row.Claim != nil)
 		switch {
@@ -746,9 +748,9 @@ func (e *Engine) rehearse(ctx context.Context, w *work) error {
 		case id != "" && w.ref.Kind != desk.Ticket:
 			w.finish(OutUnchanged, "would be linked to a record that is there ("+how+")")
 		case id == "":
-			w.finish(OutCreated, "would be created")
+			w.finish(OutCreated, would(append([]string{"be created"}, merges...)))
 		default:
-			w.row.Target = id
+			w.row.Target, w.row.How, adopted = id, how, true
 		}
 		if w.done {
 			return nil
@@ -756,11 +758,13 @@ func (e *Engine) rehearse(ctx context.Context, w *work) error {
 	}
 	now, err := e.Target.Read(ctx, e.targetRef(w))
 	if errors.Is(err, desk.ErrNotFound) {
-		w.finish(OutHeld, "it was deleted in the target")
-		return nil
+		return e.rehearseGone(ctx, w)
 	}
 	if err != nil {
 		return err
+	}
+	if now.Ref.ID != w.row.Target && now.Ref.ID != "" {
+		w.row.Target, w.row.How = now.Ref.ID, mergedThere
 	}
 	defs, err := e.definitions(ctx)
 	if err != nil {
@@ -769,10 +773,12 @@ func (e *Engine) rehearse(ctx context.Context, w *work) error {
 	now = e.untagged(w, now)
 	e.back(w, now)
 	e.noteEntries(w, desk.Written{}, now.Entries)
-	if err := e.heal(ctx, w, now, defs); err != nil {
-		return err
+	if !adopted {
+		if err := e.heal(ctx, w, now, defs); err != nil {
+			return err
+		}
 	}
-	m := merge(w.ref.Kind, w.row.Fields, w.want.Fields, now.Fields, defs, e.mig.Policies, w.heldBefore.decisions())
+	m := e.mergeFields(w, now, defs, false, adopted)
 	add, copies := e.compare(w, now)
 	revise, again := 0, 0
 	for _, c := range copies {
@@ -788,13 +794,84 @@ func (e *Engine) rehearse(ctx context.Context, w *work) error {
 		}
 	}
 	w.held.Fields = m.Held
+	parts := merges
+	for _, p := range []struct {
+		verb, one, more string
+		n               int
+	}{{"set", "field", "fields", len(m.Apply)}, {"add", "entry", "entries", len(add) + again}, {"revise", "entry", "entries", revise}} {
+		if p.n > 0 {
+			parts = append(parts, fmt.Sprintf("%s %d %s", p.verb, p.n, map[bool]string{true: p.one, false: p.more}[p.n == 1]))
+		}
+	}
 	switch {
 	case !w.held.empty():
 		w.finish(OutHeld, w.held.reason())
-	case len(add)+again > 0 || len(m.Apply) > 0 || revise > 0:
-		w.finish(OutUpdated, fmt.Sprintf("would set %d fields, add %d entries and revise %d", len(m.Apply), len(add)+again, revise))
+	case len(parts) > 0:
+		w.finish(OutUpdated, would(parts))
 	default:
 		w.finish(OutUnchanged, "")
 	}
 	return nil
+}
+
+// would says in one sentence what a run that is no rehearsal does.
+func would(parts []string) string { return "would " + strings.Join(parts, ", ") }
+
+// rehearseGone is gone for a rehearsal.
+func (e *Engine) rehearseGone(ctx context.Context, w *work) error {
+	policy, target, _, err := e.whenGone(ctx, w)
+	switch {
+	case err != nil:
+		return err
+	case target != "":
+		w.finish(OutUpdated, "would be linked to target "+target+", and get there what that one lacks")
+	case policy == RecreateGone:
+		w.finish(OutCreated, "would be created again: it was deleted in the target")
+	case policy == IgnoreGone:
+		w.finish(OutExcluded, deletedThere)
+	default:
+		w.held.Gone = true
+		w.finish(OutHeld, w.held.reason())
+	}
+	return nil
+}
+
+// toMerge says which tickets of the target a run would merge into w's.
+func (e *Engine) toMerge(ctx context.Context, w *work) (parts []string, err error) {
+	all := w.aliases()
+	for _, id := range all {
+		ref := desk.Ref{Kind: w.ref.Kind, ID: id}
+		var row ledgerRow
+		if _, err := e.get(ctx, e.ledgerKey(ref), &row); err != nil {
+			return nil, err
+		}
+		if row.Into == w.ref.ID || row.Into != "" && slices.Contains(all, row.Into) {
+			continue
+		}
+		did, _, _, err := e.mergeTarget(ctx, w, ref, &row)
+		if err != nil {
+			return nil, err
+		}
+		if did {
+			parts = append(parts, "have "+ref.String()+" merged into it")
+		}
+	}
+	return parts, nil
+}
+
+// rehearsedWith tells whether a rehearsal has looked at w's record with another entry of its plan: it was listed twice, or tickets were
+// merged into it. A run carries out whichever comes first, and finds nothing to do for the others; a rehearsal leaves nothing behind
+// that would tell, so this process keeps it in mind.
+func (e *Engine) rehearsedWith(w *work) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.rehearsed) > 500_000 {
+		clear(e.rehearsed)
+	}
+	key := w.run.ID + " " + w.ref.String()
+	pos, is := e.rehearsed[key]
+	if !is {
+		e.rehearsed[key] = w.pos()
+	}
+	return is && pos != w.pos()
 }

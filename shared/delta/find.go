@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/deltadesk/deltadesk/shared/desk"
@@ -18,7 +19,11 @@ func (e *Engine) find(ctx context.Context, w *work, lookFirst bool) (id, how str
 	if a := w.heldBefore.Answer; a != nil && len(w.heldBefore.Doubtful) == 0 { // else it is about an entry
 		switch a.Choice {
 		case ChooseLink:
-			return a.Value.First(), "decided", nil
+			if ok, err := e.mayLink(ctx, w, a.Value.First()); err != nil || ok {
+				return a.Value.First(), "decided", err
+			}
+			w.held.Doubt, w.held.Candidates = cmpOr(w.heldBefore.Doubt, "it is open which record of the target it is"), w.heldBefore.Candidates
+			return "", "", nil
 		case ChooseCreate:
 			if w.unspent() {
 				return "", "", nil
@@ -60,6 +65,89 @@ func (e *Engine) find(ctx context.Context, w *work, lookFirst bool) (id, how str
 		w.held.Doubt = "it may have been created before an answer was lost, and nothing of it can be searched for"
 	}
 	return id, how, err
+}
+
+// mayLink tells whether a record of the target that a person named for w's is there, and is not another record's: two customers' threads
+// would be one. If not, w.held.Refused says why, and the question is put again. Nothing is written.
+//
+// A ticket is w's where the target says so: it carries w's id, or shows entries of w's. That stays so when people have merged it into
+// another one, whosever that is; and one that they have merged is theirs to name, if no record has it.
+func (e *Engine) mayLink(ctx context.Context, w *work, id string) (bool, error) {
+	now, err := e.Target.Read(ctx, desk.Ref{Kind: w.ref.Kind, ID: id})
+	if errors.Is(err, desk.ErrNotFound) {
+		w.held.Refused = fmt.Sprintf("the decision names target %s, which is not there; nothing was written", id)
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look at target %s, decided for %s: %w", id, w.ref, err)
+	}
+	if w.ref.Kind != desk.Ticket {
+		return true, nil // of people and companies the source may have two where the target has one
+	}
+	if f, ok := e.Target.(desk.Finder); ok {
+		if ids, err := e.search(ctx, w, f); err != nil || slices.Contains(ids, id) || slices.Contains(ids, now.Ref.ID) {
+			return err == nil, err
+		}
+	}
+	own, foreign := e.whose(w, now)
+	if own {
+		return true, nil
+	}
+	switch owner, err := e.ownerOf(ctx, w, id); {
+	case err != nil:
+		return false, err
+	case owner != "":
+		w.held.Refused = fmt.Sprintf("target %s is %s's already; nothing was written", id, desk.Ref{Kind: w.ref.Kind, ID: owner})
+	case foreign && now.Ref.ID == id:
+		w.held.Refused = fmt.Sprintf("target %s has entries of another record already; nothing was written", id)
+	}
+	return w.held.Refused == "", nil
+}
+
+// whose tells whether a ticket of the target shows entries of w's, and such of other records.
+func (e *Engine) whose(w *work, now desk.Record) (own, foreign bool) {
+	ours := map[string]bool{}
+	for id := range w.known {
+		ours[e.marker(id)] = true
+	}
+	for _, en := range w.rec.Entries { // of which a writer who was cut off may have brought some
+		ours[e.marker(en.ID)] = true
+	}
+	for _, id := range w.brings { // as he has noted, where the source no longer shows them
+		ours[e.marker(id)] = true
+	}
+	for _, en := range now.Entries {
+		own = own || en.Marker != "" && ours[en.Marker]
+		foreign = foreign || en.Marker != "" && !ours[en.Marker] && !isNote(e.entryOf(en.Marker))
+	}
+	return own, foreign
+}
+
+// ownerOf returns the record whose ticket in the target is id, as the ledger says; "" if that is none but w's. It looks through the whole
+// ledger: a person's decision is rare.
+func (e *Engine) ownerOf(ctx context.Context, w *work, id string) (string, error) {
+	for place := ""; ; {
+		rows, next, err := e.rows.Scan(ctx, e.ledgerPart(desk.Ref{Kind: w.ref.Kind}), place, 1000)
+		if err != nil {
+			return "", fmt.Errorf("look through the ledger for target %s: %w", id, err)
+		}
+		for _, r := range rows {
+			if r.Sort != e.ledgerKey(desk.Ref{}).Sort || r.Part == e.ledgerPart(w.ref) {
+				continue // a part of a long thread; or w itself
+			}
+			l, err := decode[ledgerRow](r)
+			if err != nil {
+				return "", err
+			}
+			if l.Target != id || l.How == mergedThere || l.Into != "" && !l.Apart {
+				continue
+			}
+			return e.ledgerID(r.Part, w.ref.Kind)
+		}
+		if place = next; place == "" {
+			return "", nil
+		}
+	}
 }
 
 // search returns the ids of the target that carry w's source reference. Of a record that was merged and taken out again, the

@@ -26,7 +26,7 @@ func (e *Engine) forget(ctx context.Context, w *work) error {
 // leaveTarget claims the row for another target record in place of one that is no more: first the row no longer names that
 // one nor its thread, then the rest of that memory goes. Whoever is cut off in between leaves an open create behind.
 func (e *Engine) leaveTarget(ctx context.Context, w *work) error {
-	w.row.Target, w.row.How, w.row.Fields, w.row.Tag, w.row.Lock, w.row.Worked, w.row.Began = "", "", nil, "", "", false, time.Time{}
+	w.row.Target, w.row.How, w.row.Fields, w.row.Tag, w.row.Lock, w.row.Worked, w.row.Began, w.row.Deleted = "", "", nil, "", "", false, time.Time{}, ""
 	w.row.Entries, w.fresh = nil, nil
 	e.adding(w, w.want.Entries[:min(1, len(w.want.Entries))])
 	e.bringing(w, w.want.Entries)
@@ -59,12 +59,55 @@ func (e *Engine) instead(ctx context.Context, w *work, target, how string) error
 	return e.converge(ctx, ctx, w, now, false, true)
 }
 
-// gone is what happens when a migrated record is no longer in the target.
-func (e *Engine) gone(ctx context.Context, w *work) error {
-	policy := e.mig.OnTargetGone
+// whenGone says what becomes of a record that is no longer in the target: by policy, or another target record takes its place. Where a
+// person is asked again, w.held.Refused says why. It writes nothing.
+func (e *Engine) whenGone(ctx context.Context, w *work) (policy OnGone, target, how string, err error) {
+	policy = e.mig.OnTargetGone
 	if w.before != nil && w.before.Delete || w.row.Look {
 		policy = RecreateGone // we deleted it: as the source had, which has it again, or an undo did
 	}
+	if w.leftDeleted() {
+		policy = IgnoreGone
+	}
+	f, searched := e.Target.(desk.Finder)
+	if a := w.heldBefore.Answer; a != nil && w.heldBefore.Gone {
+		switch a.Choice {
+		case ChooseCreate:
+			policy = RecreateGone
+		case ChooseLink:
+			if ok, err := e.mayLink(ctx, w, a.Value.First()); err != nil || ok {
+				return policy, a.Value.First(), "decided", err
+			}
+			policy = HoldGone
+		case ChooseTarget:
+			if policy = IgnoreGone; a.Source != w.digest {
+				policy, w.held.Refused = HoldGone, "the source has changed it since it was decided to leave it deleted"
+			}
+		}
+	} else if searched && w.run.adopted() {
+		// A ledger of an earlier day may name a record that was made again since.
+		ids, err := f.Find(ctx, w.ref)
+		if err != nil {
+			return policy, "", "", fmt.Errorf("look for %s in the target: %w", w.ref, err)
+		}
+		if len(ids) == 1 && ids[0] != w.row.Target {
+			return policy, ids[0], "found", nil
+		}
+	}
+	if !searched && w.run.adopted() && policy == RecreateGone && w.heldBefore.Answer == nil {
+		policy = HoldGone // it may have been made again since, and nobody can look
+	}
+	return policy, "", "", nil
+}
+
+// leftDeleted tells whether a person has said that the record stays deleted in the target, and the source still says what it said then.
+func (w *work) leftDeleted() bool { return w.row.Deleted != "" && w.row.Deleted == w.digest }
+
+// deletedThere is why a record is excluded that stays deleted in the target.
+const deletedThere = "deleted in the target"
+
+// gone is what happens when a migrated record is no longer in the target.
+func (e *Engine) gone(ctx context.Context, w *work) error {
 	if a := w.heldBefore.Answer; a != nil && a.Choice == ChooseLink && w.heldBefore.Doubt != "" && len(w.heldBefore.Doubtful) == 0 {
 		// The doubt was to end with it. It has not: what an open create made may be elsewhere, and no policy makes another one.
 		w.held.Doubt = "target " + w.row.Target + ", which somebody said it is, is not there"
@@ -72,25 +115,13 @@ func (e *Engine) gone(ctx context.Context, w *work) error {
 			return err
 		}
 		return e.commit(ctx, w, OutHeld)
-	} else if a != nil && w.heldBefore.Gone {
-		switch a.Choice {
-		case ChooseCreate:
-			policy = RecreateGone
-		case ChooseLink:
-			return e.instead(ctx, w, a.Value.First(), "decided")
-		}
-	} else if f, ok := e.Target.(desk.Finder); ok && w.run.adopted() {
-		// A ledger of an earlier day may name a record that was made again since.
-		ids, err := f.Find(ctx, w.ref)
-		if err != nil {
-			return e.release(ctx, w, fmt.Errorf("look for %s in the target: %w", w.ref, err))
-		}
-		if len(ids) == 1 && ids[0] != w.row.Target {
-			return e.instead(ctx, w, ids[0], "found")
-		}
 	}
-	if _, ok := e.Target.(desk.Finder); !ok && w.run.adopted() && policy == RecreateGone && w.heldBefore.Answer == nil {
-		policy = HoldGone // it may have been made again since, and nobody can look
+	policy, target, how, err := e.whenGone(ctx, w)
+	switch {
+	case err != nil:
+		return e.release(ctx, w, err)
+	case target != "":
+		return e.instead(ctx, w, target, how)
 	}
 	switch policy {
 	case RecreateGone:
@@ -104,9 +135,12 @@ func (e *Engine) gone(ctx context.Context, w *work) error {
 		}
 		return e.converge(ctx, ctx, w, now, true, false)
 	case IgnoreGone:
-		w.reason = "deleted in the target"
+		if a := w.heldBefore.Answer; a != nil && w.heldBefore.Gone && a.Choice == ChooseTarget {
+			w.row.Deleted = w.digest
+		}
+		w.reason = deletedThere
 		return e.commit(ctx, w, OutExcluded)
 	}
-	w.held.Gone = true
+	w.held.Gone, w.held.Source = true, w.digest
 	return e.commit(ctx, w, OutHeld)
 }

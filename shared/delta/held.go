@@ -17,7 +17,8 @@ import (
 type Choice string
 
 // The choices: for a field the source's value, the target's, or a third one; for a create in doubt the target record it
-// is, or to create it (again); for an entry the source's, or to leave it as it is in the target.
+// is, or to create it (again); for an entry the source's, or to leave it as it is in the target; for a record that was deleted in
+// the target the same as for one in doubt, or the target's: to leave it deleted.
 const (
 	ChooseSource Choice = "source"
 	ChooseTarget Choice = "target"
@@ -65,8 +66,12 @@ type Held struct {
 	Answer   *Decision `json:"answer,omitempty"`
 	// Entries that changed in the source after they were copied, which the target cannot change.
 	Entries []heldEntry `json:"entries,omitempty"`
-	// Gone: the record was deleted in the target.
-	Gone bool `json:"gone,omitempty"`
+	// Gone: the record was deleted in the target. Source is the digest of what the source said then: a decision to leave it deleted
+	// is bound to that.
+	Gone   bool   `json:"gone,omitempty"`
+	Source string `json:"source,omitempty"`
+	// Refused is why the last answer was not carried out: the question is put again.
+	Refused string `json:"refused,omitempty"`
 }
 
 type heldEntry struct {
@@ -90,14 +95,22 @@ func (h Held) empty() bool {
 	return len(h.Fields) == 0 && h.Doubt == "" && len(h.Entries) == 0 && !h.Gone
 }
 
+// Question says what is open of the record as a whole, "" if nothing is.
+func (h Held) Question() string {
+	var parts []string
+	for _, s := range []string{h.Refused, h.Doubt, map[bool]string{true: "it was deleted in the target"}[h.Gone]} {
+		if s != "" {
+			parts = append(parts, s)
+		}
+	}
+	return strings.Join(parts, "; ")
+}
+
 // reason says in one sentence what waits, without content.
 func (h Held) reason() string {
 	var parts []string
-	if h.Doubt != "" {
-		parts = append(parts, h.Doubt)
-	}
-	if h.Gone {
-		parts = append(parts, "it was deleted in the target")
+	if q := h.Question(); q != "" {
+		parts = append(parts, q)
 	}
 	for _, f := range h.Fields {
 		s := fmt.Sprintf("%s changed on both sides", f.Field)
@@ -121,7 +134,7 @@ func (h Held) next() string {
 	case h.Doubt != "":
 		return fmt.Sprintf("deltadesk decide %s --link TARGET-ID | --create-again", h.Ref)
 	case h.Gone:
-		return fmt.Sprintf("deltadesk decide %s --create-again | --link TARGET-ID", h.Ref)
+		return fmt.Sprintf("deltadesk decide %s --create-again | --link TARGET-ID | --choose target", h.Ref)
 	case len(h.Fields) > 0:
 		return fmt.Sprintf("deltadesk decide %s --field %s --choose source|target|value", h.Ref, h.Fields[0].Field)
 	}
@@ -219,10 +232,17 @@ func (e *Engine) Decide(ctx context.Context, ref desk.Ref, field desk.Field, ent
 			d.Source, d.Target = h.Entries[i].Source, h.Entries[i].Target
 			h.Entries[i].Decision, h.Entries[i].Again = &d, false
 		default:
-			if h.Doubt == "" && !h.Gone {
+			leave := h.Gone && h.Doubt == "" // it can stay deleted
+			switch {
+			case h.Doubt == "" && !h.Gone && d.Choice != ChooseLink && d.Choice != ChooseCreate:
+				return refuse("say of which field or entry: --field FIELD or --entry ENTRY; held of %s is: %s", ref, h.reason())
+			case h.Doubt == "" && !h.Gone:
 				return refuse("%s is not in doubt; held is: %s", ref, h.reason())
-			}
-			if d.Choice != ChooseLink && d.Choice != ChooseCreate {
+			case d.Choice == ChooseTarget && leave:
+				d.Source = h.Source
+			case d.Choice != ChooseLink && d.Choice != ChooseCreate && leave:
+				return refuse("a record that was deleted in the target is decided with --create-again, --link TARGET-ID or --choose target (leave it deleted)")
+			case d.Choice != ChooseLink && d.Choice != ChooseCreate:
 				return refuse("a record in doubt is decided with --link TARGET-ID or --create-again")
 			}
 			h.Answer = &d

@@ -159,7 +159,7 @@ func (e *Engine) listDue(ctx context.Context, run *Run, k desk.Kind, no int, why
 		if err != nil {
 			return err
 		}
-		if d.Mode != "" && run.Mode != CreateUpdate && run.Mode != d.Mode || len(why) > 0 && !slices.Contains(why, d.Why) || !planned(d.Listed.Ref) {
+		if d.Mode != "" && run.Mode != "" && run.Mode != CreateUpdate && run.Mode != d.Mode || len(why) > 0 && !slices.Contains(why, d.Why) || !planned(d.Listed.Ref) {
 			return nil
 		}
 		entries = append(entries, planEntry{Listed: d.Listed, Due: d.Why, DueVersion: r.Version, Heal: d.Heal})

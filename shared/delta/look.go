@@ -127,12 +127,11 @@ func (e *Engine) Status(ctx context.Context) (Overview, error) {
 			ws.LastOK = st.Windows[name].LastOK
 		} else if b := st.Scopes[w.Scope].Baseline; b != nil {
 			s := st.Windows[name]
-			since := s.LastOK
 			ws.Cutoff, ws.Baseline = string(s.Cutoff), b.Run
 			if s.Baseline != b.Run {
-				ws.Cutoff, since = string(b.Mark), b.Ended
+				ws.Cutoff = string(b.Mark)
 			}
-			ws.LastOK, ws.Deadline = s.LastOK, deadline(s, since, e.mig.Deadline)
+			ws.LastOK, ws.Deadline = s.LastOK, e.deadline(st, name)
 		}
 		o.Windows = append(o.Windows, ws)
 	}

@@ -76,8 +76,8 @@ type Rows interface {
 	// from the first call to the last comes at least once, as it was at some time in between; one that is made or deleted
 	// meanwhile may come or not.
 	//
-	// It may read the whole table, so nothing that happens every few minutes calls it: only a census does, which must see
-	// what no listing names.
+	// It may read the whole table, so nothing that happens every few minutes calls it: a census does, which must see what
+	// no listing names, and a decision of a person that a record is a certain one of the target: whose is that already?
 	Scan(ctx context.Context, prefix, from string, limit int) (rows []Row, next string, err error)
 }
 

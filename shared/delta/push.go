@@ -342,7 +342,7 @@ func (e *Engine) prepare(ctx context.Context, w *work) error {
 		return fmt.Errorf("read %s: %w", w.ref, err)
 	}
 	w.rec = rec
-	if rec.Stamp.Before(w.it.Stamp) {
+	if w.older(rec) {
 		return fmt.Errorf("read %s: %w", w.ref, errNotYet) // invariant 1: an older read is "not yet", never "unchanged"
 	}
 	if rec.Ref != w.ref {

@@ -1,6 +1,7 @@
 package delta_test
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"time"
@@ -35,6 +36,81 @@ func TestRaceReplicaGoesBack(t *testing.T) {
 	if n := s.Target.Writes() - writes; n > 0 {
 		t.Errorf("%d writes, although nothing is new", n)
 	}
+}
+
+// A source that writes the ticket that lives on first, as an archive does: the merged one is listed with a higher number than any
+// reading will ever show. Full runs, deltas, a census and a remap see the merge all the same.
+func TestMergedIsWrittenLast(t *testing.T) {
+	s := newStage(t)
+	s.Source.JoinsInto = true
+	before, a, b := s.ticket("before", "before1"), s.ticket("a", "a1"), s.ticket("b", "b1")
+	s.Source.Join(ticket(before), ticket(b))
+	s.full()
+	s.thread(b, "before1", "b1")
+	s.Wait(time.Hour)
+	s.Source.Join(ticket(a), ticket(b))
+	if rep := s.delta(); rep.Counts.Failed > 0 {
+		t.Errorf("the delta: %+v", rep.Exceptions)
+	}
+	s.absent(a)
+	s.thread(b, "before1", "a1", "b1")
+	s.verified(0)
+	c := s.ticket("c", "c1")
+	s.delta()
+	s.Source.Join(ticket(c), ticket(b))
+	if missed, rep := s.census(delta.Request{Kind: delta.Census, Scope: "all"}); len(missed) > 0 || rep.Counts.Failed > 0 {
+		t.Errorf("the census: %+v", rep.Exceptions)
+	}
+	if rep := reportOf(t, s.World, run(t, s.World, delta.Request{Kind: delta.Remap, Scope: "all"}).ID); rep.Counts.Failed > 0 {
+		t.Errorf("the remap: %+v", rep.Exceptions)
+	}
+	s.delta()
+	s.thread(b, "before1", "a1", "b1", "c1")
+}
+
+// A merge that was taken back, and a replica that does not know yet: the ticket was listed for the latter, and what answers in its
+// place is older than that.
+func TestRaceReplicaStillMerged(t *testing.T) {
+	s := newStage(t)
+	s.Source.ListLag = time.Minute
+	a, b := s.ticket("a", "a1"), s.ticket("b", "b1")
+	s.Source.Join(ticket(a), ticket(b))
+	s.full()
+	s.Wait(time.Hour)
+	stale := s.Source.AsSource()
+	old, err := stale.Read(ctx, ticket(a))
+	if err != nil || old.Ref != ticket(b) {
+		t.Fatalf("%+v, %v", old.Ref, err)
+	}
+	s.Source.Part(ticket(a))
+	asked := 0
+	behind := &replica{Source: stale, read: func(ref desk.Ref) *desk.Record {
+		if ref != ticket(a) || asked > 1 {
+			return nil
+		}
+		asked++
+		return &old
+	}}
+	if r, err := own(t, s.World, behind, s.Target.AsTarget())(mainDelta); err != nil || r.Status != delta.Verified {
+		t.Fatal(r.Status, err)
+	}
+	if asked < 2 {
+		t.Error("what the replica answered first was taken")
+	}
+	s.thread(a, "a1")
+}
+
+// replica answers some readings by itself.
+type replica struct {
+	desk.Source
+	read func(desk.Ref) *desk.Record
+}
+
+func (r *replica) Read(ctx context.Context, ref desk.Ref) (desk.Record, error) {
+	if rec := r.read(ref); rec != nil {
+		return *rec, nil
+	}
+	return r.Source.Read(ctx, ref)
 }
 
 // The create of a ticket lost its answer, and the source has merged it into one that is about to be created.

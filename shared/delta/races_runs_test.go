@@ -303,6 +303,25 @@ func TestRaceCancelWhileWaiting(t *testing.T) {
 	}
 }
 
+// The ledger is of an earlier day than a revision, which the source has taken back since. Both entries are named, each as its own desk does.
+func TestRaceRestoredWords(t *testing.T) {
+	s := newStage(t)
+	id := s.ticket("one", "hello")
+	full(t, s.World)
+	s.Wait(time.Hour)
+	day := s.Store.Snapshot()
+	say := func(body string) func(*desk.Entry) { return func(en *desk.Entry) { en.Body = body } }
+	s.Source.Revise(id, 0, say("well"))
+	run(t, s.World, mainDelta)
+	s.Store.Restore(day)
+	s.Restart()
+	s.Source.Revise(id, 0, say("hello"))
+	s.Wait(time.Hour)
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "all", Restart: true, Adopt: true})
+	entry := s.held()
+	s.held("the source's entry "+entry+" and the target's 10", " say different things")
+}
+
 // The ledger is of an earlier day than an entry's turn to private. The source has turned it back since: nobody can tell whether
 // people or the migration hid it in the target, so a person is asked.
 func TestRaceRestoredPrivacy(t *testing.T) {
@@ -320,8 +339,8 @@ func TestRaceRestoredPrivacy(t *testing.T) {
 	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "all", Restart: true, Adopt: true})
 	s.held("differ in who can see them")
 	run(t, s.World, mainDelta)
-	s.held("differ in who can see them") // until somebody decides
-	entry := s.held()
+	entry := s.held("differ in who can see them") // until somebody decides
+	s.held("the source's entry " + entry + " and the target's 10")
 	s.decide(id, entry, delta.ChooseSource)
 	run(t, s.World, mainDelta)
 	s.nothingHeld()

@@ -40,7 +40,7 @@ func (e *Engine) remapOne(ctx context.Context, w *work) error {
 		return nil
 	case err != nil:
 		return fmt.Errorf("read %s: %w", w.ref, err)
-	case rec.Stamp.Before(w.it.Stamp):
+	case w.older(rec):
 		return fmt.Errorf("read %s: %w", w.ref, errNotYet)
 	case rec.Ref != w.ref:
 		w.finish(OutExcluded, "merged in the source")

@@ -8,6 +8,16 @@ import (
 
 // What a source shows that answers from replicas: invariant 1. An older reading is "not yet", never "unchanged".
 
+// older tells whether a reading is older than what was listed. One that answers with another record has seen the merge for which
+// this one was listed, and their stamps say nothing of each other: desks may write the one that lives on first, and numbers need
+// not go on from one record to another. Listed for anything else (it was taken out again, perhaps), such an answer may be older.
+func (w *work) older(rec desk.Record) bool {
+	if rec.Ref != w.it.Ref && w.it.Event == desk.Merged {
+		return false
+	}
+	return rec.Stamp.Before(w.it.Stamp)
+}
+
 // behind tells whether the reading may be older than one that has been carried out: a source with a lag may answer from a
 // replica that is behind the one it answered from before. Versions that the source's stamps do not tell apart are taken only
 // when no replica can be behind any more.

@@ -116,7 +116,7 @@ func (p Policies) judge(c copied) fate {
 		turn = true
 	case !flipped && turned && c.unsure && !k.Turned && choice != ChooseTarget:
 		out.row.Ask = true
-		out.ask = append(out.ask, fmt.Sprintf("entry %s and %s differ in who can see them, and a ledger of an earlier day cannot tell whether people or this migration turned it", c.id, there))
+		out.ask = append(out.ask, fmt.Sprintf("the source's entry %s and the target's %s differ in who can see them, and a ledger of an earlier day cannot tell whether people or this migration turned it", c.id, c.tgt.ID))
 	case !flipped && !turned:
 		out.row.Turned = false
 	case !flipped && c.harm != nil && !k.Turned && c.harm.untraced && c.can:
@@ -155,7 +155,7 @@ func (p Policies) judge(c copied) fate {
 	switch {
 	case !changed && edited && c.unsure && !k.Left && choice == "" && c.src != nil && c.tgt != nil && !alike(*c.src, *c.tgt):
 		out.row.Ask = true
-		out.ask = append(out.ask, fmt.Sprintf("entry %s and %s say different things, and a ledger of an earlier day cannot tell whether people or this migration wrote that", c.id, there))
+		out.ask = append(out.ask, fmt.Sprintf("the source's entry %s and the target's %s say different things, and a ledger of an earlier day cannot tell whether people or this migration wrote that", c.id, c.tgt.ID))
 	case !changed && edited && c.harm != nil && choice == ChooseTarget:
 		keep()
 	case !changed && edited && c.harm != nil && c.can && (choice == ChooseSource || c.harm.untraced && !k.Left) && (public || !visible):

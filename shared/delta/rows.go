@@ -290,6 +290,8 @@ type ledgerRow struct {
 	Open []string `json:"open,omitempty"`
 	// Tag tells that the event tag is ours, and why it is there.
 	Tag tagged `json:"tag,omitempty"`
+	// Deleted is the digest of what the source said when a person decided that the record stays deleted in the target.
+	Deleted string `json:"deleted,omitempty"`
 	// Attempts that came to nothing, by run: runs of two windows may try the same record at the same time.
 	Attempts map[string]attempts `json:"attempts,omitempty"`
 	// Last is the plan entry that was carried out last, with its outcome, so that a doubled message answers the same.

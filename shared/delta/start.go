@@ -83,6 +83,9 @@ func (e *Engine) start(ctx context.Context, q Request) (run Run, resumed bool, e
 			if old.Undoes != q.Undo {
 				return Run{}, false, refuse("run %s undoes run %s and has the migration to itself. Finish it first: deltadesk undo %s", old.ID, old.Undoes, old.Undoes)
 			}
+			if q.Adopt && !old.Adopt {
+				return Run{}, false, adoptsNothing(old.ID)
+			}
 			if old.Config == e.mig.Hash {
 				return old, true, nil
 			}
@@ -186,6 +189,9 @@ func (e *Engine) plan(q Request) (Run, error) {
 	default:
 		return Run{}, refuse("mode %q is not known; there are create, update and create+update", q.Mode)
 	}
+	if q.Adopt && q.Kind != Full {
+		return Run{}, refuse("--adopt belongs to full runs: deltadesk run --kind full --restart --adopt")
+	}
 	if q.Adopt && e.TargetSide.EntryMarker == "" && !e.TargetSide.KeepsTimes {
 		return Run{}, refuse("this target can neither show which entries are the migration's nor keeps their times, so what is in it cannot be adopted: every entry would be added again. Begin with an empty target, or bring the ledger back from a backup that is as new as the target")
 	}
@@ -201,7 +207,7 @@ func (e *Engine) plan(q Request) (Run, error) {
 	if q.Kind.Looks() && q.Mode != "" {
 		return Run{}, refuse("a %s run only looks, so it has no mode; leave --mode out", q.Kind)
 	}
-	if q.Kind == Census || q.Kind == Remap {
+	if q.Kind.Looks() {
 		run.Mode = ""
 	}
 	if q.N != 0 && q.Kind != Sample {
@@ -244,6 +250,9 @@ func (e *Engine) plan(q Request) (Run, error) {
 	case Delta:
 		run.Window = q.Window
 		names := e.windows(Delta)
+		if q.Scope != "" {
+			return Run{}, refuse("a delta run has a window, which has its scope: --window NAME instead of --scope %s; the migration file has %s", q.Scope, listed(names))
+		}
 		if run.Window == "" && len(names) == 1 {
 			run.Window = names[0]
 		}
@@ -353,14 +362,11 @@ func (e *Engine) allowed(st state, q Request, run *Run) error {
 			run.From = e.reached(st, run.Scope, b)
 			return nil
 		}
-		w := st.Windows[run.Window]
-		run.From = w.Cutoff
-		since := w.LastOK
-		// A new baseline was read completely after its mark, so the chain begins again there.
-		if w.Baseline != b.Run {
-			run.From, since = b.Mark, b.Ended
+		run.From = st.Windows[run.Window].Cutoff
+		if st.Windows[run.Window].Baseline != b.Run {
+			run.From = b.Mark
 		}
-		if until := deadline(w, since, e.mig.Deadline); q.Since.IsZero() && e.Now().After(until) {
+		if until := e.deadline(st, run.Window); q.Since.IsZero() && e.Now().After(until) {
 			return refuse("the deadline of window %q passed on %s. Extend it: deltadesk extend %s --until DATE. Or begin a new baseline: deltadesk run --kind full --scope %s --restart",
 				run.Window, until.UTC().Format(time.DateTime), run.Window, run.Scope)
 		}
@@ -368,8 +374,19 @@ func (e *Engine) allowed(st state, q Request, run *Run) error {
 	return nil
 }
 
-func deadline(w windowState, since time.Time, d time.Duration) time.Time {
-	until := since.Add(d)
+// deadline is until when a window's next delta may begin; zero where no full run of its scope has finished. A new baseline was read
+// completely after its mark, so the chain begins again there.
+func (e *Engine) deadline(st state, window string) time.Time {
+	b := st.Scopes[e.mig.Windows[window].Scope].Baseline
+	if b == nil {
+		return time.Time{}
+	}
+	w := st.Windows[window]
+	since := w.LastOK
+	if w.Baseline != b.Run {
+		since = b.Ended
+	}
+	until := since.Add(e.mig.Deadline)
 	if w.Extended.After(until) {
 		until = w.Extended
 	}
@@ -401,7 +418,12 @@ func (e *Engine) occupy(st *state, run Run, restart bool) (replaced string) {
 // It keeps its mark: a change made since then lies after it, and comes with the first delta.
 func (e *Engine) reopen(ctx context.Context, st state, version int64, q Run) (Run, bool, error) {
 	id := st.Scopes[q.Scope].Full
-	if id == "" {
+	switch b := st.Scopes[q.Scope].Baseline; {
+	case id == "" && b != nil && b.Scope != scopeDigest(q.Filter):
+		return Run{}, false, refuse("full run %s of scope %q has finished, so there is nothing to go on with; but the scope means something else since. Begin one: deltadesk run --kind full --scope %s", b.Run, q.Scope, q.Scope)
+	case id == "" && b != nil:
+		return Run{}, false, refuse("full run %s of scope %q finished on %s, so there is nothing to go on with; what changed since comes with --kind delta. To read everything again and begin a new baseline: --restart", b.Run, q.Scope, b.Ended.UTC().Format(time.DateTime))
+	case id == "":
 		return Run{}, false, refuse("there is no full run of scope %q to go on with. Begin one: deltadesk run --kind full --scope %s", q.Scope, q.Scope)
 	}
 	for name, l := range st.Lanes {
@@ -419,6 +441,9 @@ func (e *Engine) reopen(ctx context.Context, st state, version int64, q Run) (Ru
 	old, err := update(ctx, e, e.runKey(id), func(r *Run) error {
 		if digestJSON(r.Filter) != digestJSON(q.Filter) {
 			return refuse("scope %q means something else than when full run %s began; read everything again: --restart", q.Scope, id)
+		}
+		if q.Adopt && !r.Adopt {
+			return adoptsNothing(id)
 		}
 		if r.Adopted.IsZero() {
 			r.Adopted = st.Adopted
@@ -438,6 +463,11 @@ func (e *Engine) reopen(ctx context.Context, st state, version int64, q Run) (Ru
 	}
 	old, err = e.run(ctx, old.ID)
 	return old, true, err
+}
+
+// adoptsNothing refuses to go on, as one that adopts, with a full run that began without.
+func adoptsNothing(id string) error {
+	return refuse("full run %s began without --adopt, and has not looked at everything in the target. Read everything again: deltadesk run --kind full --restart --adopt", id)
 }
 
 // abandon ends a run that will not go on. Its cutoff stays where it was.
@@ -539,6 +569,9 @@ func (e *Engine) Extend(ctx context.Context, window string, until time.Time) err
 		return refuse("%s has already passed", until.UTC().Format(time.DateTime))
 	}
 	_, err := update(ctx, e, e.stateKey(), func(st *state) error {
+		if now := e.deadline(*st, window); until.Before(now) {
+			return refuse("the deadline of window %q is %s already, which is later", window, now.UTC().Format(time.DateTime))
+		}
 		w := st.Windows[window]
 		w.Extended = until.UTC()
 		if st.Windows == nil {

@@ -66,6 +66,8 @@ func sampleAndUndo(t *testing.T, hidesSizes bool) {
 	moved := w.Target.Look()
 	if rep := reportOf(t, w, run(t, w, rehearsal).ID); rep.Counts.Updated != 7 || cmp.Diff(moved, w.Target.Look()) != "" {
 		t.Errorf("a rehearsal of the undo: %+v", rep.Counts)
+	} else if len(rep.Would) != 7 || rep.Would[0].What != "would be removed" {
+		t.Errorf("it lists %+v", rep.Would)
 	}
 	rep := reportOf(t, w, run(t, w, undo(first.ID)).ID)
 	if rep.Status != "verified" || rep.Counts.Updated != 7 || rep.Counts.Excluded != 2 || rep.Undoes != first.ID {

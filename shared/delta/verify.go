@@ -90,8 +90,8 @@ func (e *Engine) verifyOne(ctx context.Context, w *work) error {
 		w.finish(OutHeld, "no longer in the target")
 		w.out.Next = w.heldBefore.next()
 		return nil
-	case errors.Is(err, desk.ErrNotFound) && e.mig.OnTargetGone == IgnoreGone:
-		w.finish(OutExcluded, "deleted in the target")
+	case errors.Is(err, desk.ErrNotFound) && (e.mig.OnTargetGone == IgnoreGone || w.leftDeleted()):
+		w.finish(OutExcluded, deletedThere)
 		return nil
 	case errors.Is(err, desk.ErrNotFound):
 		return e.differs(ctx, w, "no longer in the target", false, "deltadesk explain "+w.ref.String())

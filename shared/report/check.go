@@ -143,6 +143,9 @@ func Check(r Report) error {
 		wrong("%d exceptions (%d held, %d failed) for %d held and %d failed records",
 			len(r.Exceptions), outcomes["held"], outcomes["failed"], r.Counts.Held, r.Counts.Failed)
 	}
+	if n := len(r.Would) + r.WouldLeftOut; r.Dry && n != r.Counts.Created+r.Counts.Updated || !r.Dry && n > 0 {
+		wrong("it says of %d records what would be done, and %d are created and %d updated (rehearsal: %v)", n, r.Counts.Created, r.Counts.Updated, r.Dry)
+	}
 	excluded := 0
 	for _, n := range r.Excluded {
 		excluded += n

@@ -59,6 +59,10 @@ type Report struct {
 	// Chosen are the tickets of a sample with the features for which each was chosen, out of as many as were Looked at.
 	Chosen []Chosen `json:"chosen,omitempty"`
 	Looked int      `json:"looked_at,omitempty"`
+	// Would says of a rehearsal what a run would do, record by record: of the first ones that would be created or updated, and how
+	// many more there are.
+	Would        []Would `json:"would,omitempty"`
+	WouldLeftOut int     `json:"would_left_out,omitempty"`
 	// Left is everything of the undone run that an undo did not take back.
 	Left []Left `json:"left,omitempty"`
 }
@@ -67,6 +71,13 @@ type Report struct {
 type Chosen struct {
 	Record   string   `json:"record"`
 	Features []string `json:"features"`
+}
+
+// Would is a record with what a run that is no rehearsal does, in a sentence that names ids and fields.
+type Would struct {
+	Record string `json:"record"`
+	Target string `json:"target,omitempty"`
+	What   string `json:"what"`
 }
 
 // Left is a record with what an undo could not take back, in sentences that name ids and fields.

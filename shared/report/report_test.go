@@ -100,6 +100,8 @@ func reports() map[string]Report {
 
 	dry := verified
 	dry.Dry, dry.CutoffAfter = true, dry.CutoffBefore
+	dry.Would = []Would{{"tickets/61", "9950", "would set 2 fields, add 1 entry"}, {"tickets/62", "", "would be created, have ticket/3 merged into it"}}
+	dry.WouldLeftOut = dry.Counts.Created + dry.Counts.Updated - len(dry.Would)
 
 	verify := exceptions()
 	verify.Kind, verify.Mode, verify.Window, verify.CutoffAfter = "verify", "", "", verify.CutoffBefore

@@ -29,6 +29,7 @@ func Text(w io.Writer, r Report, width int, color bool) error {
 	t.pairs(r)
 	t.losses(r)
 	t.chosen(r)
+	t.would(r)
 	t.left(r)
 	t.exceptions(r)
 	if _, err := w.Write(t.b.Bytes()); err != nil {
@@ -222,6 +223,24 @@ func (t *text) chosen(r Report) {
 	t.heading(fmt.Sprintf("Chosen, of %s looked at", number(r.Looked)))
 	for _, c := range r.Chosen {
 		t.wrap("  ", clean(c.Record)+": "+strings.Join(c.Features, ", "))
+	}
+}
+
+// would lists what a rehearsal says that a run would do.
+func (t *text) would(r Report) {
+	if len(r.Would) == 0 {
+		return
+	}
+	t.heading("What would be done")
+	for _, l := range r.Would {
+		record := clean(l.Record)
+		if l.Target != "" {
+			record += " (target " + clean(l.Target) + ")"
+		}
+		t.wrap("  ", record+": "+l.What)
+	}
+	if r.WouldLeftOut > 0 {
+		t.line(fmt.Sprintf("  and %s more", number(r.WouldLeftOut)))
 	}
 }
 

@@ -48,6 +48,8 @@ type Desk struct {
 	// Stale makes that many reads show the record as it was before its last change. ListLag says that such a thing may be.
 	Stale   int
 	ListLag time.Duration
+	// JoinsInto: a merge writes the ticket that lives on first, so that the other one has the higher number.
+	JoinsInto bool
 	// Purges: what was deleted cannot be read any more, as in a desk that hides it.
 	Purges bool
 	// Calls counts calls by the same names.
@@ -213,8 +215,13 @@ func (d *Desk) join(from, into desk.Ref) {
 	b.rec.Aliases = append(append(b.rec.Aliases, a.rec.Aliases...), from.ID)
 	was := a.rec
 	a.into, a.before = into.ID, &was
+	if d.JoinsInto {
+		d.touch(into, desk.Changed, "")
+	}
 	d.touch(from, desk.Merged, into.ID)
-	d.touch(into, desk.Changed, "")
+	if !d.JoinsInto {
+		d.touch(into, desk.Changed, "")
+	}
 }
 
 // Harm is something that Damage does.
