@@ -111,8 +111,8 @@ type checked struct {
 }
 
 func (c checkCmd) Run(a *app) error {
-	if c.Workers < 1 || c.Workers > 64 {
-		return usage(a, "--workers must be 1 to 64")
+	if err := atOnce(a, c.Workers); err != nil {
+		return err
 	}
 	f, err := a.load(false)
 	if err != nil {

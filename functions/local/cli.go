@@ -70,6 +70,7 @@ Exit codes: 0 done, 1 error, 2 usage, 3 finished with held or failed tickets (ch
 type app struct {
 	ctx      context.Context // ends when no more work is to be taken up
 	cli      *cli
+	command  string // as it is typed: "deltadesk run"
 	out, err io.Writer
 	tty      bool
 	log      *slog.Logger
@@ -97,10 +98,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exitDone // --help
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "deltadesk: %v\nSee: deltadesk --help\n", err)
+		of := parser.Model.Node
+		if pe := (*kong.ParseError)(nil); errors.As(err, &pe) && pe.Context.Selected() != nil {
+			of = pe.Context.Selected()
+		}
+		fmt.Fprintf(stderr, "deltadesk: %v\nSee: %s --help\n", err, of.FullPath())
 		return exitUsage
 	}
-	a := &app{ctx: ctx, cli: &c, out: stdout, log: slog.New(slog.DiscardHandler)}
+	a := &app{ctx: ctx, cli: &c, command: kctx.Selected().FullPath(), out: stdout, log: slog.New(slog.DiscardHandler)}
 	if f, ok := stderr.(*os.File); ok {
 		a.tty = term.IsTerminal(int(f.Fd()))
 	}

@@ -201,7 +201,7 @@ func TestCommands(t *testing.T) {
 		t.Errorf("no page: %v", err)
 	}
 	b.do(exitDone, "extend", "main", "--until", "2099-12-31")
-	_, errs = b.do(exitError, "extend", "main", "--until", "2001-12-31")
+	_, errs = b.do(exitUsage, "extend", "main", "--until", "2001-12-31")
 	says(t, errs, "has already passed")
 	if rep := b.run(exitDone, "--kind", "delta"); rep.Counts != (report.Counts{}) {
 		t.Errorf("a delta without changes: %+v", rep.Counts)
@@ -213,7 +213,7 @@ func TestCommands(t *testing.T) {
 	}
 	out, _ = b.do(exitDone, "run", "--kind", "census", "--window", "count")
 	says(t, out, "Nothing was missed")
-	_, errs = b.do(exitError, "run", "--kind", "delta", "--window", "count")
+	_, errs = b.do(exitUsage, "run", "--kind", "delta", "--window", "count")
 	says(t, errs, "window \"count\" is a census")
 	out, _ = b.do(exitDone, "status")
 	says(t, out, "count", "census")
@@ -261,12 +261,23 @@ func TestBadInput(t *testing.T) {
 			return strings.NewReplacer("scope: all,", "scope: al,", "windows:", "colour: red\nwindows:").Replace(s)
 		}, []string{"run", "--kind", "full"}, exitUsage, []string{"deltadesk.yaml:7", "colour", "deltadesk.yaml:8", "al", "Nothing was written"}},
 		{"no full run yet", nil, []string{"run", "--kind", "delta"}, exitError, []string{"No full run", "--kind full"}},
-		{"no such window", nil, []string{"run", "--kind", "delta", "--window", "night"}, exitError, []string{"night", "main"}},
-		{"no such scope", nil, []string{"run", "--kind", "full", "--scope", "emea"}, exitError, []string{"emea", "all"}},
+		{"no such window", nil, []string{"run", "--kind", "delta", "--window", "night"}, exitUsage, []string{"night", "main", "see: deltadesk run --help"}},
+		{"no such scope", nil, []string{"run", "--kind", "full", "--scope", "emea"}, exitUsage, []string{"emea", "all"}},
 		{"since with full", nil, []string{"run", "--kind", "full", "--since", "2026-01-01T00:00:00Z"}, exitUsage, []string{"--since belongs to delta"}},
 		{"heal with full", nil, []string{"run", "--kind", "full", "--heal"}, exitUsage, []string{"--heal belongs to verify"}},
 		{"heal in a rehearsal", nil, []string{"run", "--kind", "verify", "--heal", "--dry-run"}, exitUsage, []string{"no rehearsal"}},
-		{"both ways on", nil, []string{"run", "--kind", "full", "--continue", "--restart"}, exitError, []string{"choose one"}},
+		{"both ways on", nil, []string{"run", "--kind", "full", "--continue", "--restart"}, exitUsage, []string{"choose one"}},
+		{"restart of a delta", nil, []string{"run", "--kind", "delta", "--restart"}, exitUsage, []string{"belong to full runs"}},
+		{"a mode of what only looks", nil, []string{"run", "--kind", "verify", "--mode", "create"}, exitUsage, []string{"has no mode"}},
+		{"since a word", nil, []string{"run", "--kind", "delta", "--since", "yesterday"}, exitUsage, []string{`"yesterday"`, "write 2026-01-31T08:00:00Z or 2026-01-31"}},
+		{"a sample of none", nil, []string{"run", "--kind", "sample", "--n", "0"}, exitUsage, []string{"--n must be 1 to 100"}},
+		{"serve by nobody", nil, []string{"serve", "--every", "main=1h", "--workers", "0"}, exitUsage, []string{"--workers must be 1 to 64", "see: deltadesk serve --help"}},
+		{"serve by too many", nil, []string{"serve", "--every", "main=1h", "--workers", "65"}, exitUsage, []string{"--workers must be 1 to 64"}},
+		{"a flag that is not there", nil, []string{"decide", "1", "--feild", "status"}, exitUsage, []string{"--feild", "see: deltadesk decide --help"}},
+		{"a value without one", nil, []string{"decide", "1", "--field", "status", "--choose", "value"}, exitUsage, []string{"--choose value needs --value v (to empty the field: --value '')", "see: deltadesk decide --help"}},
+		{"a value for an entry", nil, []string{"decide", "1", "--entry", "7", "--choose", "value", "--value", "x"}, exitUsage, []string{"an entry is decided with"}},
+		{"a field that is linked", nil, []string{"decide", "1", "--field", "status", "--link", "7"}, exitUsage, []string{"whole record"}},
+		{"a deadline of no day", nil, []string{"extend", "main", "--until", "soon"}, exitUsage, []string{`"soon"`, "2026-01-31"}},
 		{"mapping to a field that is not there", func(s string) string {
 			return s + "mapping: {ticket: [{from: status, to: staus}]}\n"
 		}, []string{"run", "--kind", "full"}, exitUsage, []string{":9", "staus"}},
@@ -502,5 +513,21 @@ func TestSampleAndUndo(t *testing.T) {
 	}
 	if rep := b.run(0, "--kind", "full"); rep.Counts.Created != 2 {
 		t.Errorf("the full run after it: %+v", rep.Counts)
+	}
+}
+
+// A field is emptied only by who says so, a day is a time for --since, and both are carried out.
+func TestValueAndSince(t *testing.T) {
+	b := newBench(t)
+	id := b.add(b.src, desk.Record{Ref: desk.Ref{Kind: desk.Ticket, ID: "1"}, Fields: desk.Fields{desk.Subject: {"one"}, desk.Status: {"open"}, desk.Custom("Cost"): {"1"}}})
+	b.run(exitDone, "--kind", "full")
+	b.edit(b.src, id, desk.Fields{desk.Custom("Cost"): {"2"}})
+	b.edit(b.dst, id, desk.Fields{desk.Custom("Cost"): {"3"}})
+	b.run(exitExceptions, "--kind", "delta", "--since", time.Now().UTC().Add(-24*time.Hour).Format(time.DateOnly))
+	b.do(exitDone, "decide", id, "--field", "custom.Cost", "--choose", "value", "--value", "")
+	b.run(exitDone, "--kind", "delta")
+	now, err := b.dst.Read(t.Context(), desk.Ref{Kind: desk.Ticket, ID: id})
+	if err != nil || len(now.Fields[desk.Custom("Cost")]) != 0 {
+		t.Errorf("custom.Cost is %q, %v", now.Fields[desk.Custom("Cost")], err)
 	}
 }

@@ -240,8 +240,14 @@ func (c decideCmd) Run(a *app) error {
 		return usage(a, "say one of --choose, --link and --create-again")
 	case c.Choose != "" && (c.Field == "") == (c.Entry == ""):
 		return usage(a, "--choose needs --field FIELD or --entry ENTRY")
+	case c.Choose == "" && (c.Field != "" || c.Entry != ""):
+		return usage(a, "--link and --create-again are for the whole record: leave --field and --entry out")
 	case c.Choose != "value" && len(c.Value) > 0:
 		return usage(a, "--value belongs to --choose value")
+	case c.Choose == "value" && c.Entry != "":
+		return usage(a, "an entry is decided with --choose source or --choose target")
+	case c.Choose == "value" && len(c.Value) == 0:
+		return usage(a, "--choose value needs --value V (to empty the field: --value '')")
 	case c.Link != "":
 		d = delta.Decision{Choice: delta.ChooseLink, Value: desk.Value{c.Link}}
 	case c.CreateAgain:
@@ -357,13 +363,12 @@ type extendCmd struct {
 }
 
 func (c extendCmd) Run(a *app) error {
-	until, err := time.Parse(time.RFC3339, c.Until)
+	until, day, err := moment(c.Until)
 	if err != nil {
-		day, derr := time.Parse(time.DateOnly, c.Until)
-		if derr != nil {
-			return usage(a, "--until %q is neither a date like 2026-12-24 nor a time like 2026-12-24T18:00:00Z", c.Until)
-		}
-		until = day.Add(24*time.Hour - time.Second)
+		return usage(a, "--until %v", err)
+	}
+	if day {
+		until = until.Add(24*time.Hour - time.Second)
 	}
 	_, e, done, err := a.look(false)
 	if err != nil {
@@ -371,6 +376,9 @@ func (c extendCmd) Run(a *app) error {
 	}
 	defer done()
 	if err := e.Extend(context.WithoutCancel(a.ctx), c.Window, until); err != nil {
+		if no := (*delta.Refusal)(nil); errors.As(err, &no) { // the window or the date
+			return usage(a, "%v", no)
+		}
 		return err
 	}
 	fmt.Fprintf(a.out, "Window %s may run until %s.\n", c.Window, when(until))

@@ -19,6 +19,9 @@ type serveCmd struct {
 // Run starts every window's delta or census when its time has come, one after the other, until no more work is to be taken up. A run
 // that fails or is refused does not end the serving: the next turn tries again.
 func (c *serveCmd) Run(a *app) error {
+	if err := atOnce(a, c.Workers); err != nil {
+		return err
+	}
 	l, err := a.open(false, c.Workers)
 	if err != nil {
 		return err
