@@ -66,6 +66,9 @@ func (c certificateCmd) Run(a *app) (err error) {
 	if err != nil {
 		return err
 	}
+	if a.cli.JSON && c.Out != "" { // else standard output has the certificate, which is JSON
+		return a.json(t)
+	}
 	fmt.Fprintf(a.err, "%d records: %s. SHA-256 of the lines, to be noted in another place as well: %s\n", t.Records, t.Verdict, t.SHA256)
 	return nil
 }

@@ -462,6 +462,16 @@ func TestServe(t *testing.T) {
 	}
 	says(t, lines.String(), "window main: verified", "1 created", "window count: verified")
 	says(t, errs.String(), "Stopped cleanly")
+	ctx, interrupt = context.WithCancel(t.Context())
+	lines.Reset()
+	out = func(p []byte) (int, error) { interrupt(); return lines.Write(p) }
+	if code := run(ctx, []string{"--config", filepath.Join(b.dir, "deltadesk.yaml"), "serve", "--json", "--every", "main=1h"}, out, io.Discard); code != exitDone {
+		t.Fatalf("exit code %d", code)
+	}
+	var rep report.Report
+	if err := json.Unmarshal([]byte(lines.String()), &rep); err != nil || rep.Window != "main" || strings.Count(lines.String(), "\n") != 1 {
+		t.Errorf("serve --json: %v\n%s", err, lines.String())
+	}
 	_, usage := b.do(exitUsage, "serve", "--every", "night=1h")
 	says(t, usage, `no window "night"`, "main")
 	_, usage = b.do(exitUsage, "serve", "--every", "main=1ms")
@@ -529,5 +539,49 @@ func TestValueAndSince(t *testing.T) {
 	now, err := b.dst.Read(t.Context(), desk.Ref{Kind: desk.Ticket, ID: id})
 	if err != nil || len(now.Fields[desk.Custom("Cost")]) != 0 {
 		t.Errorf("custom.Cost is %q, %v", now.Fields[desk.Custom("Cost")], err)
+	}
+}
+
+// TestJSON: with --json whatever a command says on standard output is JSON.
+func TestJSON(t *testing.T) {
+	b := newBench(t)
+	id := b.add(b.src, desk.Record{Ref: desk.Ref{Kind: desk.Ticket, ID: "1"}, Fields: desk.Fields{desk.Subject: {"one"}, desk.Status: {"open"}}})
+	b.run(exitDone, "--kind", "full")
+	b.run(exitDone, "--kind", "verify")
+	b.edit(b.src, id, desk.Fields{desk.Status: {"stalled"}})
+	b.edit(b.dst, id, desk.Fields{desk.Status: {"resolved"}})
+	in := func(name string) string { return filepath.Join(b.dir, name) }
+	for _, tc := range []struct {
+		code int
+		args []string
+		says string
+	}{
+		{exitExceptions, []string{"run", "--kind", "delta"}, `"held":1`},
+		{exitDone, []string{"status"}, `"windows"`},
+		{exitDone, []string{"explain", id}, `"trail"`},
+		{exitDone, []string{"held"}, `"fields"`},
+		{exitDone, []string{"decide", id, "--field", "status", "--choose", "value", "--value", "open"}, `{"ref":{"kind":"ticket","id":"1"},"field":"status","choice":"value","value":["open"]}`},
+		{exitDone, []string{"links"}, `"target_url"`},
+		{exitDone, []string{"report"}, `"counts"`},
+		{exitDone, []string{"report", "--html", in("page.html")}, `"counts"`},
+		{exitDone, []string{"extend", "main", "--until", "2099-12-31"}, `{"window":"main","deadline":"2099-12-31T23:59:59Z"}`},
+		{exitDone, []string{"certificate"}, `"sha256"`},
+		{exitDone, []string{"certificate", "--out", in("certificate")}, `"sha256"`},
+		{exitExceptions, []string{"check", in("certificate")}, `"not_the_same":1`},
+	} {
+		out, _ := b.do(tc.code, append(tc.args, "--json")...)
+		var tight bytes.Buffer
+		for d := json.NewDecoder(strings.NewReader(out)); ; {
+			var v json.RawMessage
+			if err := d.Decode(&v); err == io.EOF {
+				break
+			} else if err != nil {
+				t.Fatalf("%v: %v\n%s", tc.args, err, out)
+			}
+			if err := json.Compact(&tight, v); err != nil {
+				t.Fatal(err)
+			}
+		}
+		says(t, tight.String(), tc.says)
 	}
 }

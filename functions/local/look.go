@@ -223,6 +223,15 @@ type decideCmd struct {
 	CreateAgain bool     `help:"For a record in doubt: it is not in the target, create it."`
 }
 
+// decision is what decide answers in JSON.
+type decision struct {
+	Ref    desk.Ref     `json:"ref"`
+	Field  desk.Field   `json:"field,omitempty"`
+	Entry  string       `json:"entry,omitempty"`
+	Choice delta.Choice `json:"choice"`
+	Value  desk.Value   `json:"value,omitempty"` // of value; of link the target's id
+}
+
 func (c decideCmd) Run(a *app) error {
 	r, err := ref(c.Ticket)
 	if err != nil {
@@ -263,6 +272,9 @@ func (c decideCmd) Run(a *app) error {
 	defer done()
 	if err := e.Decide(a.ctx, r, desk.Field(c.Field), c.Entry, d); err != nil {
 		return err
+	}
+	if a.cli.JSON {
+		return a.json(decision{r, desk.Field(c.Field), c.Entry, d.Choice, d.Value})
 	}
 	fmt.Fprintf(a.out, "Decided. The next run over its scope carries it out, if both sides still say what they said.\n")
 	return nil
@@ -334,8 +346,10 @@ func (c reportCmd) Run(a *app) error {
 		if err := writeFile(c.HTML, func(w *os.File) error { return report.HTML(io.Writer(w), rep) }); err != nil {
 			return err
 		}
-		fmt.Fprintf(a.out, "Written: %s\n", c.HTML)
-		return nil
+		if !a.cli.JSON {
+			fmt.Fprintf(a.out, "Written: %s\n", c.HTML)
+			return nil
+		}
 	}
 	if a.cli.JSON {
 		return report.JSON(a.out, rep)
@@ -380,6 +394,12 @@ func (c extendCmd) Run(a *app) error {
 			return usage(a, "%v", no)
 		}
 		return err
+	}
+	if a.cli.JSON {
+		return a.json(struct {
+			Window   string    `json:"window"`
+			Deadline time.Time `json:"deadline"`
+		}{c.Window, until.UTC()})
 	}
 	fmt.Fprintf(a.out, "Window %s may run until %s.\n", c.Window, when(until))
 	return nil

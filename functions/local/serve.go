@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -9,11 +11,17 @@ import (
 	"time"
 
 	"github.com/deltadesk/deltadesk/shared/delta"
+	"github.com/deltadesk/deltadesk/shared/report"
 )
 
 type serveCmd struct {
 	Every   map[string]time.Duration `required:"" mapsep:"," placeholder:"WINDOW=DURATION" help:"How often each window runs: --every main=5m,support=1h. Windows left out do not run."`
 	Workers int                      `default:"4" help:"How many batches are worked on at a time."`
+}
+
+// Help is shown under the command.
+func (serveCmd) Help() string {
+	return "With --json the report of each run is a line of JSON."
 }
 
 // Run starts every window's delta or census when its time has come, one after the other, until no more work is to be taken up. A run
@@ -69,6 +77,17 @@ func (c *serveCmd) turn(a *app, l *laptop, window string) error {
 	case err != nil:
 		fmt.Fprintf(a.err, "%s window %s: %v\n", time.Now().UTC().Format(time.TimeOnly), window, err)
 		return nil
+	}
+	if a.cli.JSON {
+		var whole, line bytes.Buffer
+		if err := report.JSON(&whole, rep); err != nil {
+			return err
+		}
+		if err := json.Compact(&line, whole.Bytes()); err != nil {
+			return err
+		}
+		_, err := fmt.Fprintln(a.out, line.String())
+		return err
 	}
 	k := rep.Counts
 	fmt.Fprintf(a.out, "%s window %s: %s, %d listed, %d created, %d updated, %d held, %d failed (run %s)\n",
