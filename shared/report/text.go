@@ -166,7 +166,7 @@ func (t *text) counts(r Report) {
 		columns = columns[n:]
 	}
 	if open := r.Counts.Planned - r.Counts.Finished(); open > 0 {
-		t.line(fmt.Sprintf("  %s not finished", records(open)))
+		t.line(fmt.Sprintf("  %s not finished", Records(open)))
 	}
 }
 
@@ -183,7 +183,7 @@ func (t *text) pairs(r Report) {
 	t.line("")
 	for _, side := range []string{"source", "target"} {
 		if n := sum(r.Requests[side]); n > 0 {
-			pair(side, number(n)+" "+plural(n, "request", "requests"))
+			pair(side, number(n)+" "+Plural(n, "request", "requests"))
 		}
 	}
 	if r.Bytes > 0 {
@@ -197,7 +197,7 @@ func (t *text) pairs(r Report) {
 		pair("work", strings.Join(took, ", "))
 	}
 	if len(r.Kept) > 0 {
-		pair("kept", records(len(r.Kept)+r.KeptLeftOut)+" with fields that people changed in the target, left as they are")
+		pair("kept", Records(len(r.Kept)+r.KeptLeftOut)+" with fields that people changed in the target, left as they are")
 	}
 	for _, e := range largest(r.Excluded) {
 		pair("excluded", number(e.n)+": "+e.name)
