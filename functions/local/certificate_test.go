@@ -115,19 +115,25 @@ func TestCertificate(t *testing.T) {
 			t.Errorf("as JSON: %s", out)
 		}
 	})
-	rep := b.run(exitExceptions, "--kind", "verify", "--heal")
-	if rep.Counts.Failed != 3 || len(rep.Kept) != 1 {
-		t.Errorf("%+v %+v", rep.Exceptions, rep.Kept)
+	found := b.run(exitExceptions, "--kind", "verify", "--heal")
+	if found.Counts.Failed != 3 || len(found.Kept) != 1 {
+		t.Errorf("%+v %+v", found.Exceptions, found.Kept)
 	}
-	for _, x := range rep.Exceptions {
+	out, _ = b.do(exitDone, "explain", "t0")
+	says(t, out, "next run over scope all: a verification found that it differs")
+	for _, x := range found.Exceptions {
 		says(t, x.Next, "the next delta over scope all")
 	}
 	if rep := b.run(exitDone, "--kind", "delta"); rep.Counts.Updated != 3 {
 		t.Errorf("%+v", rep.Counts)
 	}
 	out, _ = b.do(exitDone, "explain", "t0")
-	says(t, out, "because: verify", "entry t0-1 revised")
-	b.run(exitDone, "--kind", "verify", "--heal")
+	says(t, out, "because: a verification found that it differs", "entry t0-1 revised", "verify       run "+found.Run+" of "+when(found.Started)+": differs: entry t0-1 text")
+	again := b.run(exitDone, "--kind", "verify", "--heal")
+	out, _ = b.do(exitDone, "explain", "t0")
+	says(t, out, "run "+again.Run+" of "+when(again.Started)+": the same on both sides")
+	out, _ = b.do(exitDone, "explain", "t3")
+	says(t, out, "left as people set it in the target: status")
 	if rep := b.run(exitDone, "--kind", "delta"); rep.Counts.Planned != 0 {
 		t.Errorf("healed twice: %+v", rep.Counts)
 	}

@@ -40,7 +40,7 @@ type cli struct {
 	Undo    undoCmd    `cmd:"" help:"Take back what a sample or delta run wrote, as far as nobody has changed it since; list the rest. Up to 30 days after it began."`
 	Serve   serveCmd   `cmd:"" help:"Run deltas again and again until Ctrl-C."`
 	Status  statusCmd  `cmd:"" help:"Where the migration stands: windows, cutoffs, deadlines, runs. Works while a run is on."`
-	Explain explainCmd `cmd:"" help:"Everything known of one ticket: when it was seen, what was decided and why, what was written, how it verified."`
+	Explain explainCmd `cmd:"" help:"Everything known of one ticket: when it was seen, what was decided and why, what was written, what the newest verify, census and undo said of it."`
 	Held    heldCmd    `cmd:"" help:"What waits for a person's decision."`
 	Decide  decideCmd  `cmd:"" help:"Decide about something held. The next run carries it out, if both sides still say what they said."`
 	Links   linksCmd   `cmd:"" help:"Which record of the source is which in the target, with addresses."`

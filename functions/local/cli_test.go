@@ -515,6 +515,8 @@ func TestSampleAndUndo(t *testing.T) {
 	if text, _ = b.do(0, "status"); !strings.Contains(text, "undone by run ") {
 		t.Errorf("status after the undo:\n%s", text)
 	}
+	text, _ = b.do(0, "explain", odd)
+	says(t, text, "undo         run ", ": removed", "next run over scope all: an undo took back what was written")
 	if _, errs := b.do(1, "undo", sampled); !strings.Contains(errs, "was undone by run") {
 		t.Errorf("a second undo: %s", errs)
 	}

@@ -147,6 +147,12 @@ func (c explainCmd) Run(a *app) error {
 			line("", "wrote %s; %s", strings.Join(t.Wrote, ", "), t.Check)
 		}
 	}
+	for _, l := range x.Looks {
+		line(string(l.Kind), "run %s of %s: %s", l.Run, when(l.Started), l.Found)
+		if len(l.Kept) > 0 {
+			line("", "left as people set it in the target: %s", strings.Join(l.Kept, ", "))
+		}
+	}
 	if !x.Busy.IsZero() {
 		line("busy", "a worker has it; its claim is respected until %s", when(x.Busy))
 	}

@@ -40,6 +40,14 @@ func (s *stage) census(q delta.Request) (missed []string, rep report.Report) {
 			s.t.Errorf("%s of %s, which is no missed update: %s", x.Outcome, x.Record, x.Reason)
 		}
 		missed = append(missed, strings.TrimPrefix(x.Record, "ticket/"))
+		told, err := s.Engine().Explain(ctx, ticket(missed[len(missed)-1]))
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		if i := slices.IndexFunc(told.Looks, func(l delta.Look) bool { return l.Run == rep.Run }); q.Kind == delta.Census && !q.Dry &&
+			(i < 0 || told.Looks[i].Found != x.Reason || !told.Looks[i].Started.Equal(rep.Started)) {
+			s.t.Errorf("explain does not tell what the census said of %s: %+v", x.Record, told.Looks)
+		}
 	}
 	slices.Sort(missed)
 	return missed, rep
