@@ -177,7 +177,7 @@ func (a *app) look(backup bool) (*boot.File, *delta.Engine, func(), error) {
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	e, err := f.Engine(boot.Ports{Rows: s.Rows(), Objects: s.Objects(), Queue: s.Queue(), Log: a.log})
+	e, err := f.Engine(boot.Ports{Rows: s.Rows(), Objects: s.Objects(), Queue: s.Queue(), ReadOnly: true, Log: a.log})
 	if err != nil {
 		s.Close()
 		return nil, nil, nil, err

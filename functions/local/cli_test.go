@@ -178,12 +178,14 @@ func TestCommands(t *testing.T) {
 		t.Errorf("delta %+v", rep.Counts)
 	}
 	out, _ := b.do(exitDone, "held")
-	says(t, out, "ticket/"+first, "status", "stalled", "resolved")
+	says(t, out, "ticket/"+first+" │ "+target(first), "status", "changed on both sides", "stalled", "resolved", "Jo <jo@acme.example> decides")
 	out, _ = b.do(exitDone, "explain", first)
 	says(t, out, "source", "target", "created", "read back as written", "held", "status changed on both sides", "deltadesk decide ticket/"+first)
 	_, errs := b.do(exitError, "decide", first, "--field", "subject", "--choose", "source")
 	says(t, errs, "field subject of ticket/"+first+" is not held")
 	b.do(exitDone, "decide", first, "--field", "status", "--choose", "value", "--value", "rejected")
+	out, _ = b.do(exitDone, "held")
+	says(t, out, "rejected, next run")
 	b.run(exitDone, "--kind", "delta")
 	now, err := b.dst.Read(t.Context(), desk.Ref{Kind: desk.Ticket, ID: target(first)})
 	if err != nil || now.Fields[desk.Status].First() != "rejected" {
@@ -192,7 +194,10 @@ func TestCommands(t *testing.T) {
 	out, _ = b.do(exitDone, "held")
 	says(t, out, "Nothing is held")
 	out, _ = b.do(exitDone, "status")
-	says(t, out, "main", "verified", full.Run)
+	says(t, out, "main", "verified", full.Run, "CUTOFF", "archive_seq 5 ")
+	if strings.Contains(out, "backup") {
+		t.Errorf("a backup is listed that nobody made:\n%s", out)
+	}
 	out, _ = b.do(exitDone, "report", full.Run)
 	says(t, out, full.Run)
 	page := filepath.Join(b.dir, "report.html")
@@ -235,6 +240,10 @@ func TestCommands(t *testing.T) {
 	if rep := b.run(exitDone, "--kind", "backup"); rep.Counts.Created != 3 || len(rep.Losses) > 0 {
 		t.Errorf("backup %+v, losses %+v", rep.Counts, rep.Losses)
 	}
+	out, _ = b.do(exitDone, "status")
+	says(t, out, "(backup)", "backup     │ all ")
+	out, _ = b.do(exitDone, "status", "--json")
+	says(t, out, `"migration": "acme-backup"`)
 	ticket(3)
 	if rep := b.run(exitDone, "--kind", "backup"); rep.Counts.Created != 1 {
 		t.Errorf("second backup %+v", rep.Counts)
@@ -585,5 +594,70 @@ func TestJSON(t *testing.T) {
 			}
 		}
 		says(t, tight.String(), tc.says)
+	}
+}
+
+// Each sort of what waits says what it is, why it waits, and what was decided.
+func TestHeldTable(t *testing.T) {
+	b := newBench(t)
+	at := time.Date(2024, 2, 29, 12, 0, 0, 0, time.UTC)
+	ticket := func(id string) string {
+		return b.add(b.src, desk.Record{Ref: desk.Ref{Kind: desk.Ticket, ID: id}, Fields: desk.Fields{desk.Subject: {id}, desk.Status: {"open"}},
+			Entries: []desk.Entry{{ID: id + "-1", Marker: "people/" + id, Public: true, At: at, Body: "hello", Type: "text/plain"}}})
+	}
+	gone, both, revised := ticket("gone"), ticket("both"), ticket("revised")
+	b.run(exitDone, "--kind", "full")
+	if err := b.dst.(desk.Deleter).Delete(t.Context(), desk.Ref{Kind: desk.Ticket, ID: gone}); err != nil {
+		t.Fatal(err)
+	}
+	b.edit(b.src, gone, desk.Fields{desk.Status: {"stalled"}})
+	long := strings.Repeat("long ", 20)
+	b.edit(b.src, both, desk.Fields{desk.Subject: {long}})
+	b.edit(b.dst, both, desk.Fields{desk.Subject: {"short"}})
+	revise := func(d desk.Target, body string) {
+		t.Helper()
+		r, err := d.Read(t.Context(), desk.Ref{Kind: desk.Ticket, ID: revised})
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := r.Entries[0]
+		e.Body = body
+		if err := d.(desk.Reviser).Revise(t.Context(), r.Ref, e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	revise(b.src, "another")
+	ours, err := archive.Connector.NewTarget(desk.Config{"folder": filepath.Join(b.dir, "new"), "fsync": "false"}, desk.Deps{Migration: "acme"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	revise(ours, "a third")
+	b.run(exitExceptions, "--kind", "delta")
+	out, _ := b.do(exitDone, "held")
+	says(t, out, "WHY", "ticket/gone    │ gone", "deleted in the target", "ticket/both    │ both", "long long long long long long long long…", "ticket/revised │ revised", "entry revised-1")
+	for _, no := range []string{"in doubt", "as it was", strings.TrimSpace(long)} {
+		if strings.Contains(out, no) {
+			t.Errorf("it says %q:\n%s", no, out)
+		}
+	}
+	b.do(exitDone, "decide", both, "--field", "subject", "--choose", "value", "--value", "")
+	b.do(exitDone, "decide", gone, "--link", "9")
+	out, _ = b.do(exitDone, "held")
+	says(t, out, "empty, next run", "link 9, next run")
+}
+
+// A cutoff is shown by what moves in it, and nothing is wider than a table can bear.
+func TestPlace(t *testing.T) {
+	for cursor, want := range map[string]string{
+		"":                                   "-",
+		`{"archive_seq":7,"sum":"0123abcd"}`: "archive_seq 7",
+		`{"rt":"https://rt.old.example:443","txn":4711,"gaps":[4700]}`: "txn 4711",
+		`{"at":"2026-01-31T08:00:00Z","id":"x"}`:                       "at 2026-01-31 08:00:00 UTC",
+		`{"id":"x"}`:                                                   `{"id":"x"}`,
+		`"` + strings.Repeat("ü", 50) + `"`:                            `"` + strings.Repeat("ü", 38) + "…",
+	} {
+		if got := place(cursor); got != want {
+			t.Errorf("%s: got %q, want %q", cursor, got, want)
+		}
 	}
 }
