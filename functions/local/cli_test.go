@@ -174,8 +174,8 @@ func TestCommands(t *testing.T) {
 		t.Fatal(err)
 	}
 	rep := b.run(exitExceptions, "--kind", "delta")
-	if rep.Counts.Held != 1 || rep.Counts.Updated != 1 {
-		t.Errorf("delta %+v", rep.Counts)
+	if rep.Counts.Held != 1 || rep.Counts.Updated != 1 || rep.Owner != "Jo <jo@acme.example>" || rep.Decider != rep.Owner {
+		t.Errorf("delta %+v of %q, %q", rep.Counts, rep.Owner, rep.Decider)
 	}
 	out, _ := b.do(exitDone, "held")
 	says(t, out, "ticket/"+first+" │ "+target(first), "status", "changed on both sides", "stalled", "resolved", "Jo <jo@acme.example> decides")
@@ -199,7 +199,7 @@ func TestCommands(t *testing.T) {
 		t.Errorf("a backup is listed that nobody made:\n%s", out)
 	}
 	out, _ = b.do(exitDone, "report", full.Run)
-	says(t, out, full.Run)
+	says(t, out, full.Run, "owner Jo")
 	page := filepath.Join(b.dir, "report.html")
 	b.do(exitDone, "report", "--html", page)
 	if html, err := os.ReadFile(page); err != nil || !bytes.Contains(html, []byte("<html")) {

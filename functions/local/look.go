@@ -436,7 +436,7 @@ type reportCmd struct {
 }
 
 func (c reportCmd) Run(a *app) error {
-	_, e, done, err := a.look(false)
+	f, e, done, err := a.look(false)
 	if err != nil {
 		return err
 	}
@@ -453,6 +453,7 @@ func (c reportCmd) Run(a *app) error {
 		}
 		rep.Kind = "backup"
 	}
+	rep = named(f, rep)
 	if c.HTML != "" {
 		if err := writeFile(c.HTML, func(w *os.File) error { return report.HTML(io.Writer(w), rep) }); err != nil {
 			return err

@@ -110,6 +110,12 @@ func moment(s string) (t time.Time, day bool, err error) {
 	return t, false, fmt.Errorf("%q is neither a time nor a day: write 2026-01-31T08:00:00Z or 2026-01-31", s)
 }
 
+// named gives a report the people of the migration.
+func named(f *boot.File, rep report.Report) report.Report {
+	rep.Owner, rep.Decider = f.Owner.String(), f.Decider.String()
+	return rep
+}
+
 // show prints a run's report and answers with its exit code.
 func (a *app) show(rep report.Report) error {
 	var err error
@@ -193,6 +199,7 @@ func (l *laptop) run(q delta.Request) (report.Report, error) {
 		return report.Report{}, err
 	}
 	rep, err := l.engine.Report(l.a.ctx, r.ID)
+	rep = named(l.file, rep)
 	asked := q.Kind == delta.Full || q.Kind == delta.Sample || q.Kind == delta.Undo || q.Kind == delta.Verify && q.Heal == r.Heal
 	if s := delta.Status(rep.Status); err != nil || !resumed || asked || s != delta.Verified && s != delta.Exceptions {
 		return rep, err

@@ -147,7 +147,7 @@ func TestCensus(t *testing.T) {
 				t.Errorf("%d records are due, want %d: %+v", n, len(want), rep.Counts)
 			}
 			if len(want) > 0 {
-				if rep.Status != string(delta.Exceptions) || !strings.HasPrefix(rep.Why, fmt.Sprintf("%d missed updates", len(want))) {
+				if rep.Status != string(delta.Exceptions) || !strings.HasPrefix(rep.Why, fmt.Sprintf("%d missed %s,", len(want), report.Plural(len(want), "update", "updates"))) {
 					t.Errorf("the census ended %s: %s", rep.Status, rep.Why)
 				}
 			} else if rep.Status != string(delta.Verified) {
@@ -320,7 +320,7 @@ func TestCensusUnreadable(t *testing.T) {
 	}
 	s.Wait(time.Hour)
 	r := run(t, s.World, census)
-	if r.Status != delta.Exceptions || r.Why != "0 missed updates, 1 records could not be looked at" || s.due() != 0 {
+	if r.Status != delta.Exceptions || r.Why != "0 missed updates, 1 record could not be looked at" || s.due() != 0 {
 		t.Errorf("ended %s (%s), %d due", r.Status, r.Why, s.due())
 	}
 	s.Source.Fail = nil

@@ -57,6 +57,9 @@ func facts(r Report) []string {
 	if !r.Ended.IsZero() {
 		f = append(f, "took "+length(r.Ended.Sub(r.Started)))
 	}
+	if r.Owner != "" {
+		f = append(f, "owner "+r.Owner)
+	}
 	return f
 }
 
@@ -145,7 +148,7 @@ func (t *text) counts(r Report) {
 			n++
 		}
 		t.line(t.paint(bold, head))
-		for row, name := range r.Counts.all() {
+		for row, name := range r.named(r.Counts.all()) {
 			line, some := fmt.Sprintf("%-*s", first, name.name), false
 			if row > 2 || name.name == "dropped" {
 				line = fmt.Sprintf("%-*s", first, "  "+name.name)
@@ -210,7 +213,7 @@ func (t *text) losses(r Report) {
 	}
 	t.heading("What the target cannot keep")
 	for _, l := range r.Losses {
-		t.wrap("  ", fmt.Sprintf("%s, %s times: %s", l.Class, number(l.Count), l.meaning()))
+		t.wrap("  ", fmt.Sprintf("%s, %s %s: %s", l.Class, number(l.Count), Plural(l.Count, "time", "times"), l.meaning()))
 	}
 }
 
@@ -253,6 +256,9 @@ func (t *text) exceptions(r Report) {
 		return
 	}
 	t.heading("Needs somebody")
+	if r.Decider != "" {
+		t.wrap("  ", r.Decider+" decides.")
+	}
 	for _, e := range r.Exceptions[:min(len(r.Exceptions), textExceptions)] {
 		color := yellow
 		if e.Outcome == "failed" {

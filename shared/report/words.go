@@ -39,6 +39,8 @@ func verdict(r Report) string {
 			return fmt.Sprintf("Undone: all that the run did to %s.", Records(c.Planned-c.Excluded))
 		case r.Kind == "sample" && c.Planned == 0:
 			return "Done. There is no ticket to take a sample of."
+		case r.Kind == "verify" && c.Planned == 0:
+			return "Done. There is nothing to compare."
 		case c.Planned == 0:
 			return "Done. Nothing had changed."
 		case r.Kind == "verify":
@@ -90,7 +92,7 @@ func cutoffWords(r Report) string {
 	case r.Kind == "sample":
 		return "A sample moves no cutoff and makes no baseline."
 	case r.Kind == "undo" && !r.Dry:
-		return "The cutoff stayed where it was: what was taken back is due, and the next delta brings it again."
+		return "The cutoff stayed where it was: what was taken back is due, and the next run brings it again."
 	case before != after:
 		return "The cutoff moved forward: the next delta lists what changed after the mark that this run began with."
 	case r.Dry:
@@ -101,6 +103,9 @@ func cutoffWords(r Report) string {
 		return "The cutoff moves when the run has finished."
 	case r.Status == "stopped" || r.Status == "cancelled":
 		return "The cutoff stayed where it was: the next run lists the same changes again, so nothing is lost."
+	}
+	if r.Counts.Listed == 0 {
+		return "The cutoff stayed where it was, because nothing had changed."
 	}
 	return "The cutoff stayed where it was."
 }
