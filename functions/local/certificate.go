@@ -15,6 +15,7 @@ import (
 	"github.com/deltadesk/deltadesk/functions/internal/boot"
 	"github.com/deltadesk/deltadesk/shared/certificate"
 	"github.com/deltadesk/deltadesk/shared/desk"
+	"github.com/deltadesk/deltadesk/shared/report"
 )
 
 type certificateCmd struct {
@@ -66,7 +67,10 @@ func (c certificateCmd) Run(a *app) (err error) {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(a.err, "%d records: %s. SHA-256 of the lines, to be noted in another place as well: %s\n", t.Records, t.Verdict, t.SHA256)
+	if a.cli.JSON && c.Out != "" { // else standard output has the certificate, which is JSON
+		return a.json(t)
+	}
+	fmt.Fprintf(a.err, "%s: %s. SHA-256 of the lines, to be noted in another place as well: %s\n", report.Records(t.Records), t.Verdict, t.SHA256)
 	return nil
 }
 
@@ -111,8 +115,8 @@ type checked struct {
 }
 
 func (c checkCmd) Run(a *app) error {
-	if c.Workers < 1 || c.Workers > 64 {
-		return usage(a, "--workers must be 1 to 64")
+	if err := atOnce(a, c.Workers); err != nil {
+		return err
 	}
 	f, err := a.load(false)
 	if err != nil {
@@ -131,7 +135,7 @@ func (c checkCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	if err := c.belongs(f, d, &h); err != nil {
+	if err := c.belongs(a, f, d, &h); err != nil {
 		return err
 	}
 	if _, err := cert.Seek(0, io.SeekStart); err != nil {
@@ -153,14 +157,13 @@ func (c checkCmd) Run(a *app) error {
 }
 
 // belongs tells every way in which a certificate is not about the migration of the file, and completes it with its salt.
-func (c checkCmd) belongs(f *boot.File, d boot.Desks, h *certificate.Header) error {
+func (c checkCmd) belongs(a *app, f *boot.File, d boot.Desks, h *certificate.Header) error {
 	var bad []error
 	for _, x := range []struct {
 		what, certified, file string
 		may                   bool
 	}{
 		{"migration", h.Migration, f.Migration.ID, false},
-		{"mapping", h.Mapping, f.Migration.Rules.Hash(), false},
 		{"source", h.Source, d.SourceName, c.Moved},
 		{"target", h.Target, d.TargetName, c.Moved},
 	} {
@@ -176,10 +179,15 @@ func (c checkCmd) belongs(f *boot.File, d boot.Desks, h *certificate.Header) err
 		if err != nil {
 			bad = append(bad, err)
 		}
-		h.Salt = string(bytes.TrimSpace(b))
+		if h.Salt = string(bytes.TrimSpace(b)); err == nil && !h.Fits(h.Salt) {
+			bad = append(bad, fmt.Errorf("%s: this is not the salt of the certificate", c.Salt))
+		}
 	}
 	if err := errors.Join(bad...); err != nil {
 		return fmt.Errorf("nothing was read from the desks: %w", err)
+	}
+	if h.Mapping != f.Migration.Rules.Hash() {
+		fmt.Fprintln(a.err, "The mapping is another one now than when the records were compared. A check does not use it: each desk is held against what it said then.")
 	}
 	return nil
 }
@@ -234,7 +242,7 @@ func (c checkCmd) all(a *app, ch certificate.Checker, cert io.Reader, sums *chec
 	}
 	sums.NotCompared = notCompared
 	if a.ctx.Err() != nil {
-		return fmt.Errorf("stopped after %d records; nothing is said about the others", sums.records())
+		return fmt.Errorf("stopped after %s; nothing is said about the others", report.Records(sums.records()))
 	}
 	return context.Cause(ctx)
 }
@@ -298,16 +306,21 @@ func (s *checked) text(w io.Writer, t certificate.Trailer) error {
 			sums map[certificate.State]int
 		}{{"source", s.Source}, {"target", s.Target}} {
 			if n := side.sums[state]; n > 0 {
-				parts = append(parts, fmt.Sprintf("%d %s in the %s", n, state, side.name))
+				word := string(state)
+				if state == certificate.Differs {
+					word = report.Plural(n, "differs", "differ")
+				}
+				parts = append(parts, fmt.Sprintf("%d %s in the %s", n, word, side.name))
 			}
 		}
 	}
-	_, err := fmt.Fprintf(w, "Certificate of run %s (%s, %d records, SHA-256 %s): %s.\n", s.Run, t.Verdict, t.Records, t.SHA256, strings.Join(parts, ", "))
+	_, err := fmt.Fprintf(w, "Certificate of run %s (%s, %s, SHA-256 %s): %s.\n", s.Run, t.Verdict, report.Records(t.Records), t.SHA256, strings.Join(parts, ", "))
 	if err == nil && s.NotCompared > 0 {
-		_, err = fmt.Fprintf(w, "%d records had not been compared when it was made.\n", s.NotCompared)
+		_, err = fmt.Fprintf(w, "%s had not been compared when it was made.\n", report.Records(s.NotCompared))
 	}
 	if n := t.Held + t.Failed; err == nil && n > 0 {
-		_, err = fmt.Fprintf(w, "%d records were not the same on both sides then: as certified means as they were found, not that they agree.\n", n)
+		_, err = fmt.Fprintf(w, "%s %s not the same on both sides then: as certified means as %s found, not that both sides agree.\n",
+			report.Records(n), report.Plural(n, "was", "were"), report.Plural(n, "it was", "they were"))
 	}
 	return err
 }

@@ -3,10 +3,12 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -107,25 +109,31 @@ func TestCertificate(t *testing.T) {
 	apart(func() {
 		out, _ := b.do(exitExceptions, "check", cert)
 		says(t, out, "ticket/t0 differs in the target", "ticket/t1 differs in the target", "ticket/t2 differs in the target", "ticket/t3 changed in the target",
-			"1 as certified", "1 changed in the target", "3 differs in the target")
+			"1 as certified", "1 changed in the target", "3 differ in the target")
 		out, _ = b.do(exitExceptions, "check", cert, "--json", "--workers", "1")
 		if got := strings.Split(strings.TrimSpace(out), "\n"); len(got) != 5 || !strings.Contains(got[4], `"same":1,"not_the_same":4`) {
 			t.Errorf("as JSON: %s", out)
 		}
 	})
-	rep := b.run(exitExceptions, "--kind", "verify", "--heal")
-	if rep.Counts.Failed != 3 || len(rep.Kept) != 1 {
-		t.Errorf("%+v %+v", rep.Exceptions, rep.Kept)
+	found := b.run(exitExceptions, "--kind", "verify", "--heal")
+	if found.Counts.Failed != 3 || len(found.Kept) != 1 {
+		t.Errorf("%+v %+v", found.Exceptions, found.Kept)
 	}
-	for _, x := range rep.Exceptions {
+	out, _ = b.do(exitDone, "explain", "t0")
+	says(t, out, "next run over scope all: a verification found that it differs")
+	for _, x := range found.Exceptions {
 		says(t, x.Next, "the next delta over scope all")
 	}
 	if rep := b.run(exitDone, "--kind", "delta"); rep.Counts.Updated != 3 {
 		t.Errorf("%+v", rep.Counts)
 	}
 	out, _ = b.do(exitDone, "explain", "t0")
-	says(t, out, "because: verify", "entry t0-1 revised")
-	b.run(exitDone, "--kind", "verify", "--heal")
+	says(t, out, "because: a verification found that it differs", "entry t0-1 revised", "verify       run "+found.Run+" of "+when(found.Started)+": differs: entry t0-1 text")
+	again := b.run(exitDone, "--kind", "verify", "--heal")
+	out, _ = b.do(exitDone, "explain", "t0")
+	says(t, out, "run "+again.Run+" of "+when(again.Started)+": the same on both sides")
+	out, _ = b.do(exitDone, "explain", "t3")
+	says(t, out, "left as people set it in the target: status")
 	if rep := b.run(exitDone, "--kind", "delta"); rep.Counts.Planned != 0 {
 		t.Errorf("healed twice: %+v", rep.Counts)
 	}
@@ -140,7 +148,56 @@ func TestCertificate(t *testing.T) {
 	_, errs = b.do(exitError, "check", bare)
 	says(t, errs, "without its salt", "--salt")
 	b.do(exitDone, "check", bare, "--salt", salt)
-	b.do(exitExceptions, "check", bare, "--salt", bare)
+	_, errs = b.do(exitError, "check", bare, "--salt", cert)
+	says(t, errs, "this is not the salt of the certificate", "nothing was read")
+	_, errs = b.do(exitError, "check", cert, "--salt", bare)
+	says(t, errs, "this is not the salt of the certificate")
+
+	// One of an earlier version does not say which its salt is.
+	text, err := os.ReadFile(bare)
+	if err != nil {
+		t.Fatal(err)
+	}
+	older := regexp.MustCompile(`"salt_sha256":"[0-9a-f]{64}",`).ReplaceAllString(string(text), "")
+	last := strings.LastIndex(strings.TrimSpace(older), "\n") + 1
+	older = older[:last] + regexp.MustCompile(`[0-9a-f]{64}`).ReplaceAllString(older[last:], fmt.Sprintf("%x", sha256.Sum256([]byte(older[:last]))))
+	if len(older) >= len(text) {
+		t.Fatal("the certificate does not say which its salt is")
+	}
+	b.write("older", older)
+	out, _ = b.do(exitDone, "check", filepath.Join(b.dir, "older"), "--salt", salt)
+	says(t, out, "5 as certified")
+
+	// The comparison needs no mapping, so another one is no reason to refuse it.
+	b.write("deltadesk.yaml", archives+"mapping: {ticket: [{from: status, to: status, default: open}]}\n")
+	out, errs = b.do(exitExceptions, "check", cert)
+	says(t, out, "4 as certified", "1 changed in the target")
+	says(t, errs, "The mapping is another one now", "does not use it")
+}
+
+// One is one, in words as well.
+func TestCheckWords(t *testing.T) {
+	for _, tc := range []struct {
+		sums checked
+		t    certificate.Trailer
+		want string
+	}{
+		{checked{Run: "R", Same: 2}, certificate.Trailer{Records: 2, Verdict: "verified", SHA256: "S"},
+			"Certificate of run R (verified, 2 records, SHA-256 S): 2 as certified.\n"},
+		{checked{Run: "R", NotCompared: 1, Target: map[certificate.State]int{certificate.Differs: 1, certificate.Gone: 2}}, certificate.Trailer{Records: 1, Held: 1, Verdict: "exceptions", SHA256: "S"},
+			"Certificate of run R (exceptions, 1 record, SHA-256 S): 0 as certified, 1 differs in the target, 2 gone in the target.\n" +
+				"1 record had not been compared when it was made.\n" +
+				"1 record was not the same on both sides then: as certified means as it was found, not that both sides agree.\n"},
+		{checked{Run: "R", NotCompared: 2, Source: map[certificate.State]int{certificate.Differs: 22}}, certificate.Trailer{Records: 30, Failed: 3, Verdict: "exceptions", SHA256: "S"},
+			"Certificate of run R (exceptions, 30 records, SHA-256 S): 0 as certified, 22 differ in the source.\n" +
+				"2 records had not been compared when it was made.\n" +
+				"3 records were not the same on both sides then: as certified means as they were found, not that both sides agree.\n"},
+	} {
+		var b strings.Builder
+		if err := tc.sums.text(&b, tc.t); err != nil || b.String() != tc.want {
+			t.Errorf("got  %s\nwant %s%v", b.String(), tc.want, err)
+		}
+	}
 }
 
 // TestCheckRefuses: a certificate that is damaged, or of something else, is refused before anything is read from a desk.
@@ -163,9 +220,8 @@ func TestCheckRefuses(t *testing.T) {
 		{"not there", func(b *bench) { os.Remove(filepath.Join(b.dir, "certificate")) }, nil, exitUsage, []string{"certificate"}},
 		{"no workers", func(*bench) {}, []string{"--workers", "0"}, exitUsage, []string{"--workers"}},
 		{"all that does not fit, at once", func(b *bench) {
-			b.write("deltadesk.yaml", strings.NewReplacer("migration: acme", "migration: other", "folder: new,", "folder: elsewhere,").Replace(archives)+
-				"mapping: {ticket: [{from: status, to: status, default: open}]}\n")
-		}, nil, exitError, []string{"migration acme", "has other", "mapping", "target archive", "elsewhere", "nothing was read"}},
+			b.write("deltadesk.yaml", strings.NewReplacer("migration: acme", "migration: other", "folder: new,", "folder: elsewhere,").Replace(archives))
+		}, nil, exitError, []string{"migration acme", "has other", "target archive", "elsewhere", "nothing was read"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			b := &bench{t: t, dir: t.TempDir(), src: b.src, dst: b.dst}

@@ -40,7 +40,7 @@ type cli struct {
 	Undo    undoCmd    `cmd:"" help:"Take back what a sample or delta run wrote, as far as nobody has changed it since; list the rest. Up to 30 days after it began."`
 	Serve   serveCmd   `cmd:"" help:"Run deltas again and again until Ctrl-C."`
 	Status  statusCmd  `cmd:"" help:"Where the migration stands: windows, cutoffs, deadlines, runs. Works while a run is on."`
-	Explain explainCmd `cmd:"" help:"Everything known of one ticket: when it was seen, what was decided and why, what was written, how it verified."`
+	Explain explainCmd `cmd:"" help:"Everything known of one ticket: when it was seen, what was decided and why, what was written, what the newest verify, census and undo said of it."`
 	Held    heldCmd    `cmd:"" help:"What waits for a person's decision."`
 	Decide  decideCmd  `cmd:"" help:"Decide about something held. The next run carries it out, if both sides still say what they said."`
 	Links   linksCmd   `cmd:"" help:"Which record of the source is which in the target, with addresses."`
@@ -70,6 +70,7 @@ Exit codes: 0 done, 1 error, 2 usage, 3 finished with held or failed tickets (ch
 type app struct {
 	ctx      context.Context // ends when no more work is to be taken up
 	cli      *cli
+	command  string // as it is typed: "deltadesk run"
 	out, err io.Writer
 	tty      bool
 	log      *slog.Logger
@@ -97,10 +98,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exitDone // --help
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "deltadesk: %v\nSee: deltadesk --help\n", err)
+		of := parser.Model.Node
+		if pe := (*kong.ParseError)(nil); errors.As(err, &pe) && pe.Context.Selected() != nil {
+			of = pe.Context.Selected()
+		}
+		fmt.Fprintf(stderr, "deltadesk: %v\nSee: %s --help\n", err, of.FullPath())
 		return exitUsage
 	}
-	a := &app{ctx: ctx, cli: &c, out: stdout, log: slog.New(slog.DiscardHandler)}
+	a := &app{ctx: ctx, cli: &c, command: kctx.Selected().FullPath(), out: stdout, log: slog.New(slog.DiscardHandler)}
 	if f, ok := stderr.(*os.File); ok {
 		a.tty = term.IsTerminal(int(f.Fd()))
 	}
@@ -172,7 +177,7 @@ func (a *app) look(backup bool) (*boot.File, *delta.Engine, func(), error) {
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	e, err := f.Engine(boot.Ports{Rows: s.Rows(), Objects: s.Objects(), Queue: s.Queue(), Log: a.log})
+	e, err := f.Engine(boot.Ports{Rows: s.Rows(), Objects: s.Objects(), Queue: s.Queue(), ReadOnly: true, Log: a.log})
 	if err != nil {
 		s.Close()
 		return nil, nil, nil, err

@@ -174,11 +174,11 @@ func TestCommands(t *testing.T) {
 		t.Fatal(err)
 	}
 	rep := b.run(exitExceptions, "--kind", "delta")
-	if rep.Counts.Held != 1 || rep.Counts.Updated != 1 {
-		t.Errorf("delta %+v", rep.Counts)
+	if rep.Counts.Held != 1 || rep.Counts.Updated != 1 || rep.Owner != "Jo <jo@acme.example>" || rep.Decider != rep.Owner {
+		t.Errorf("delta %+v of %q, %q", rep.Counts, rep.Owner, rep.Decider)
 	}
 	out, _ := b.do(exitDone, "held")
-	says(t, out, "ticket/"+first, "status", "stalled", "resolved")
+	says(t, out, "ticket/"+first+" │ "+target(first), "status", "changed on both sides", "stalled", "resolved", "Jo <jo@acme.example> decides")
 	out, _ = b.do(exitDone, "explain", first)
 	says(t, out, "source", "target", "created", "read back as written", "held", "status changed on both sides", "deltadesk decide ticket/"+first)
 	_, errs := b.do(exitError, "decide", first, "--field", "subject", "--choose", "source")
@@ -187,6 +187,8 @@ func TestCommands(t *testing.T) {
 	says(t, errs, "--field FIELD or --entry ENTRY; held of ticket/"+first+" is: status changed on both sides")
 	b.do(exitUsage, "decide", first, "--choose", "source")
 	b.do(exitDone, "decide", first, "--field", "status", "--choose", "value", "--value", "rejected")
+	out, _ = b.do(exitDone, "held")
+	says(t, out, "rejected, next run")
 	b.run(exitDone, "--kind", "delta")
 	now, err := b.dst.Read(t.Context(), desk.Ref{Kind: desk.Ticket, ID: target(first)})
 	if err != nil || now.Fields[desk.Status].First() != "rejected" {
@@ -195,18 +197,21 @@ func TestCommands(t *testing.T) {
 	out, _ = b.do(exitDone, "held")
 	says(t, out, "Nothing is held")
 	out, _ = b.do(exitDone, "status")
-	says(t, out, "main", "verified", full.Run)
+	says(t, out, "main", "verified", full.Run, "CUTOFF", "archive_seq 5 ")
+	if strings.Contains(out, "backup") {
+		t.Errorf("a backup is listed that nobody made:\n%s", out)
+	}
 	out, _ = b.do(exitDone, "report", full.Run)
-	says(t, out, full.Run)
+	says(t, out, full.Run, "owner Jo")
 	page := filepath.Join(b.dir, "report.html")
 	b.do(exitDone, "report", "--html", page)
 	if html, err := os.ReadFile(page); err != nil || !bytes.Contains(html, []byte("<html")) {
 		t.Errorf("no page: %v", err)
 	}
 	b.do(exitDone, "extend", "main", "--until", "2099-12-31")
-	_, errs = b.do(exitError, "extend", "main", "--until", "2001-12-31")
+	_, errs = b.do(exitUsage, "extend", "main", "--until", "2001-12-31")
 	says(t, errs, "has already passed")
-	_, errs = b.do(exitError, "extend", "main", "--until", "2098-12-31")
+	_, errs = b.do(exitUsage, "extend", "main", "--until", "2098-12-31")
 	says(t, errs, "the deadline of window \"main\" is 2099-12-31 23:59:59 already, which is later")
 	if rep := b.run(exitDone, "--kind", "delta"); rep.Counts != (report.Counts{}) {
 		t.Errorf("a delta without changes: %+v", rep.Counts)
@@ -221,7 +226,7 @@ func TestCommands(t *testing.T) {
 	}
 	out, _ = b.do(exitDone, "run", "--kind", "census", "--window", "count")
 	says(t, out, "Nothing was missed")
-	_, errs = b.do(exitError, "run", "--kind", "delta", "--window", "count")
+	_, errs = b.do(exitUsage, "run", "--kind", "delta", "--window", "count")
 	says(t, errs, "window \"count\" is a census")
 	out, _ = b.do(exitDone, "status")
 	says(t, out, "count", "census")
@@ -256,6 +261,10 @@ func TestCommands(t *testing.T) {
 	if rep := b.run(exitDone, "--kind", "backup"); rep.Counts.Created != 3 || len(rep.Losses) > 0 {
 		t.Errorf("backup %+v, losses %+v", rep.Counts, rep.Losses)
 	}
+	out, _ = b.do(exitDone, "status")
+	says(t, out, "(backup)", "backup     │ all ")
+	out, _ = b.do(exitDone, "status", "--json")
+	says(t, out, `"migration": "acme-backup"`)
 	_, errs = b.do(exitUsage, "run", "--kind", "backup", "--adopt")
 	says(t, errs, "deltadesk run --kind backup --restart --adopt")
 	merge(ticket(3), first)
@@ -285,17 +294,28 @@ func TestBadInput(t *testing.T) {
 			return strings.NewReplacer("scope: all,", "scope: al,", "windows:", "colour: red\nwindows:").Replace(s)
 		}, []string{"run", "--kind", "full"}, exitUsage, []string{"deltadesk.yaml:7", "colour", "deltadesk.yaml:8", "al", "Nothing was written"}},
 		{"no full run yet", nil, []string{"run", "--kind", "delta"}, exitError, []string{"No full run", "--kind full"}},
-		{"no such window", nil, []string{"run", "--kind", "delta", "--window", "night"}, exitError, []string{"night", "main"}},
-		{"no such scope", nil, []string{"run", "--kind", "full", "--scope", "emea"}, exitError, []string{"emea", "all"}},
+		{"no such window", nil, []string{"run", "--kind", "delta", "--window", "night"}, exitUsage, []string{"night", "main", "see: deltadesk run --help"}},
+		{"no such scope", nil, []string{"run", "--kind", "full", "--scope", "emea"}, exitUsage, []string{"emea", "all"}},
 		{"since with full", nil, []string{"run", "--kind", "full", "--since", "2026-01-01T00:00:00Z"}, exitUsage, []string{"--since belongs to delta"}},
 		{"heal with full", nil, []string{"run", "--kind", "full", "--heal"}, exitUsage, []string{"--heal belongs to verify"}},
 		{"heal in a rehearsal", nil, []string{"run", "--kind", "verify", "--heal", "--dry-run"}, exitUsage, []string{"no rehearsal"}},
-		{"adopt with a delta", nil, []string{"run", "--kind", "delta", "--adopt"}, exitError, []string{"--adopt belongs to full runs: deltadesk run --kind full --restart --adopt"}},
-		{"adopt with verify", nil, []string{"run", "--kind", "verify", "--adopt"}, exitError, []string{"--adopt belongs to full runs"}},
-		{"a delta of a scope", nil, []string{"run", "--kind", "delta", "--scope", "all"}, exitError, []string{"--window NAME instead of --scope all", "has main"}},
+		{"adopt with a delta", nil, []string{"run", "--kind", "delta", "--adopt"}, exitUsage, []string{"--adopt belongs to full runs: deltadesk run --kind full --restart --adopt"}},
+		{"adopt with verify", nil, []string{"run", "--kind", "verify", "--adopt"}, exitUsage, []string{"--adopt belongs to full runs"}},
+		{"a delta of a scope", nil, []string{"run", "--kind", "delta", "--scope", "all"}, exitUsage, []string{"--window NAME instead of --scope all", "has main"}},
 		{"a backup of a scope", nil, []string{"run", "--kind", "backup", "--scope", "all", "--mode", "create"}, exitUsage, []string{"--scope, --mode cannot be chosen", "--restart"}},
 		{"a backup of a window", nil, []string{"run", "--kind", "backup", "--window", "main"}, exitUsage, []string{"--window cannot be chosen"}},
-		{"both ways on", nil, []string{"run", "--kind", "full", "--continue", "--restart"}, exitError, []string{"choose one"}},
+		{"both ways on", nil, []string{"run", "--kind", "full", "--continue", "--restart"}, exitUsage, []string{"choose one"}},
+		{"restart of a delta", nil, []string{"run", "--kind", "delta", "--restart"}, exitUsage, []string{"belong to full runs"}},
+		{"a mode of what only looks", nil, []string{"run", "--kind", "verify", "--mode", "create"}, exitUsage, []string{"has no mode"}},
+		{"since a word", nil, []string{"run", "--kind", "delta", "--since", "yesterday"}, exitUsage, []string{`"yesterday"`, "write 2026-01-31T08:00:00Z or 2026-01-31"}},
+		{"a sample of none", nil, []string{"run", "--kind", "sample", "--n", "0"}, exitUsage, []string{"--n must be 1 to 100"}},
+		{"serve by nobody", nil, []string{"serve", "--every", "main=1h", "--workers", "0"}, exitUsage, []string{"--workers must be 1 to 64", "see: deltadesk serve --help"}},
+		{"serve by too many", nil, []string{"serve", "--every", "main=1h", "--workers", "65"}, exitUsage, []string{"--workers must be 1 to 64"}},
+		{"a flag that is not there", nil, []string{"decide", "1", "--feild", "status"}, exitUsage, []string{"--feild", "see: deltadesk decide --help"}},
+		{"a value without one", nil, []string{"decide", "1", "--field", "status", "--choose", "value"}, exitUsage, []string{"--choose value needs --value v (to empty the field: --value '')", "see: deltadesk decide --help"}},
+		{"a value for an entry", nil, []string{"decide", "1", "--entry", "7", "--choose", "value", "--value", "x"}, exitUsage, []string{"an entry is decided with"}},
+		{"a field that is linked", nil, []string{"decide", "1", "--field", "status", "--link", "7"}, exitUsage, []string{"whole record"}},
+		{"a deadline of no day", nil, []string{"extend", "main", "--until", "soon"}, exitUsage, []string{`"soon"`, "2026-01-31"}},
 		{"mapping to a field that is not there", func(s string) string {
 			return s + "mapping: {ticket: [{from: status, to: staus}]}\n"
 		}, []string{"run", "--kind", "full"}, exitUsage, []string{":9", "staus"}},
@@ -480,6 +500,16 @@ func TestServe(t *testing.T) {
 	}
 	says(t, lines.String(), "window main: verified", "1 created", "window count: verified")
 	says(t, errs.String(), "Stopped cleanly")
+	ctx, interrupt = context.WithCancel(t.Context())
+	lines.Reset()
+	out = func(p []byte) (int, error) { interrupt(); return lines.Write(p) }
+	if code := run(ctx, []string{"--config", filepath.Join(b.dir, "deltadesk.yaml"), "serve", "--json", "--every", "main=1h"}, out, io.Discard); code != exitDone {
+		t.Fatalf("exit code %d", code)
+	}
+	var rep report.Report
+	if err := json.Unmarshal([]byte(lines.String()), &rep); err != nil || rep.Window != "main" || strings.Count(lines.String(), "\n") != 1 {
+		t.Errorf("serve --json: %v\n%s", err, lines.String())
+	}
 	_, usage := b.do(exitUsage, "serve", "--every", "night=1h")
 	says(t, usage, `no window "night"`, "main")
 	_, usage = b.do(exitUsage, "serve", "--every", "main=1ms")
@@ -523,6 +553,8 @@ func TestSampleAndUndo(t *testing.T) {
 	if text, _ = b.do(0, "status"); !strings.Contains(text, "undone by run ") {
 		t.Errorf("status after the undo:\n%s", text)
 	}
+	text, _ = b.do(0, "explain", odd)
+	says(t, text, "undo         run ", ": removed", "next run over scope all: an undo took back what was written")
 	if _, errs := b.do(1, "undo", sampled); !strings.Contains(errs, "was undone by run") {
 		t.Errorf("a second undo: %s", errs)
 	}
@@ -531,5 +563,130 @@ func TestSampleAndUndo(t *testing.T) {
 	}
 	if rep := b.run(0, "--kind", "full"); rep.Counts.Created != 2 {
 		t.Errorf("the full run after it: %+v", rep.Counts)
+	}
+}
+
+// A field is emptied only by who says so, a day is a time for --since, and both are carried out.
+func TestValueAndSince(t *testing.T) {
+	b := newBench(t)
+	id := b.add(b.src, desk.Record{Ref: desk.Ref{Kind: desk.Ticket, ID: "1"}, Fields: desk.Fields{desk.Subject: {"one"}, desk.Status: {"open"}, desk.Custom("Cost"): {"1"}}})
+	b.run(exitDone, "--kind", "full")
+	b.edit(b.src, id, desk.Fields{desk.Custom("Cost"): {"2"}})
+	b.edit(b.dst, id, desk.Fields{desk.Custom("Cost"): {"3"}})
+	b.run(exitExceptions, "--kind", "delta", "--since", time.Now().UTC().Add(-24*time.Hour).Format(time.DateOnly))
+	b.do(exitDone, "decide", id, "--field", "custom.Cost", "--choose", "value", "--value", "")
+	b.run(exitDone, "--kind", "delta")
+	now, err := b.dst.Read(t.Context(), desk.Ref{Kind: desk.Ticket, ID: id})
+	if err != nil || len(now.Fields[desk.Custom("Cost")]) != 0 {
+		t.Errorf("custom.Cost is %q, %v", now.Fields[desk.Custom("Cost")], err)
+	}
+}
+
+// TestJSON: with --json whatever a command says on standard output is JSON.
+func TestJSON(t *testing.T) {
+	b := newBench(t)
+	id := b.add(b.src, desk.Record{Ref: desk.Ref{Kind: desk.Ticket, ID: "1"}, Fields: desk.Fields{desk.Subject: {"one"}, desk.Status: {"open"}}})
+	b.run(exitDone, "--kind", "full")
+	b.run(exitDone, "--kind", "verify")
+	b.edit(b.src, id, desk.Fields{desk.Status: {"stalled"}})
+	b.edit(b.dst, id, desk.Fields{desk.Status: {"resolved"}})
+	in := func(name string) string { return filepath.Join(b.dir, name) }
+	for _, tc := range []struct {
+		code int
+		args []string
+		says string
+	}{
+		{exitExceptions, []string{"run", "--kind", "delta"}, `"held":1`},
+		{exitDone, []string{"status"}, `"windows"`},
+		{exitDone, []string{"explain", id}, `"trail"`},
+		{exitDone, []string{"held"}, `"fields"`},
+		{exitDone, []string{"decide", id, "--field", "status", "--choose", "value", "--value", "open"}, `{"ref":{"kind":"ticket","id":"1"},"field":"status","choice":"value","value":["open"]}`},
+		{exitDone, []string{"links"}, `"target_url"`},
+		{exitDone, []string{"report"}, `"counts"`},
+		{exitDone, []string{"report", "--html", in("page.html")}, `"counts"`},
+		{exitDone, []string{"extend", "main", "--until", "2099-12-31"}, `{"window":"main","deadline":"2099-12-31T23:59:59Z"}`},
+		{exitDone, []string{"certificate"}, `"sha256"`},
+		{exitDone, []string{"certificate", "--out", in("certificate")}, `"sha256"`},
+		{exitExceptions, []string{"check", in("certificate")}, `"not_the_same":1`},
+	} {
+		out, _ := b.do(tc.code, append(tc.args, "--json")...)
+		var tight bytes.Buffer
+		for d := json.NewDecoder(strings.NewReader(out)); ; {
+			var v json.RawMessage
+			if err := d.Decode(&v); err == io.EOF {
+				break
+			} else if err != nil {
+				t.Fatalf("%v: %v\n%s", tc.args, err, out)
+			}
+			if err := json.Compact(&tight, v); err != nil {
+				t.Fatal(err)
+			}
+		}
+		says(t, tight.String(), tc.says)
+	}
+}
+
+// Each sort of what waits says what it is, why it waits, and what was decided.
+func TestHeldTable(t *testing.T) {
+	b := newBench(t)
+	at := time.Date(2024, 2, 29, 12, 0, 0, 0, time.UTC)
+	ticket := func(id string) string {
+		return b.add(b.src, desk.Record{Ref: desk.Ref{Kind: desk.Ticket, ID: id}, Fields: desk.Fields{desk.Subject: {id}, desk.Status: {"open"}},
+			Entries: []desk.Entry{{ID: id + "-1", Marker: "people/" + id, Public: true, At: at, Body: "hello", Type: "text/plain"}}})
+	}
+	gone, both, revised := ticket("gone"), ticket("both"), ticket("revised")
+	b.run(exitDone, "--kind", "full")
+	if err := b.dst.(desk.Deleter).Delete(t.Context(), desk.Ref{Kind: desk.Ticket, ID: gone}); err != nil {
+		t.Fatal(err)
+	}
+	b.edit(b.src, gone, desk.Fields{desk.Status: {"stalled"}})
+	long := strings.Repeat("long ", 20)
+	b.edit(b.src, both, desk.Fields{desk.Subject: {long}})
+	b.edit(b.dst, both, desk.Fields{desk.Subject: {"short"}})
+	revise := func(d desk.Target, body string) {
+		t.Helper()
+		r, err := d.Read(t.Context(), desk.Ref{Kind: desk.Ticket, ID: revised})
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := r.Entries[0]
+		e.Body = body
+		if err := d.(desk.Reviser).Revise(t.Context(), r.Ref, e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	revise(b.src, "another")
+	ours, err := archive.Connector.NewTarget(desk.Config{"folder": filepath.Join(b.dir, "new"), "fsync": "false"}, desk.Deps{Migration: "acme"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	revise(ours, "a third")
+	b.run(exitExceptions, "--kind", "delta")
+	out, _ := b.do(exitDone, "held")
+	says(t, out, "WHY", "ticket/gone    │ gone", "deleted in the target", "ticket/both    │ both", "long long long long long long long long…", "ticket/revised │ revised", "entry revised-1")
+	for _, no := range []string{"in doubt", "as it was", strings.TrimSpace(long)} {
+		if strings.Contains(out, no) {
+			t.Errorf("it says %q:\n%s", no, out)
+		}
+	}
+	b.do(exitDone, "decide", both, "--field", "subject", "--choose", "value", "--value", "")
+	b.do(exitDone, "decide", gone, "--link", "9")
+	out, _ = b.do(exitDone, "held")
+	says(t, out, "empty, next run", "link 9, next run")
+}
+
+// A cutoff is shown by what moves in it, and nothing is wider than a table can bear.
+func TestPlace(t *testing.T) {
+	for cursor, want := range map[string]string{
+		"":                                   "-",
+		`{"archive_seq":7,"sum":"0123abcd"}`: "archive_seq 7",
+		`{"rt":"https://rt.old.example:443","txn":4711,"gaps":[4700]}`: "txn 4711",
+		`{"at":"2026-01-31T08:00:00Z","id":"x"}`:                       "at 2026-01-31 08:00:00 UTC",
+		`{"id":"x"}`:                                                   `{"id":"x"}`,
+		`"` + strings.Repeat("ü", 50) + `"`:                            `"` + strings.Repeat("ü", 38) + "…",
+	} {
+		if got := place(cursor); got != want {
+			t.Errorf("%s: got %q, want %q", cursor, got, want)
+		}
 	}
 }

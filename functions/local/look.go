@@ -1,14 +1,18 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/csv"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"maps"
 	"os"
 	"os/user"
+	"slices"
 	"strings"
 	"time"
 
@@ -41,15 +45,73 @@ func when(t time.Time) string {
 	return t.UTC().Format("2006-01-02 15:04:05") + " UTC"
 }
 
+// inTable is how much of a sentence or value a table shows; all of it is in --json, and in explain.
+const inTable = 40
+
+func short(s string) string {
+	if r := []rune(s); len(r) > inTable {
+		return string(r[:inTable-1]) + "…"
+	}
+	return s
+}
+
+// place shows a cursor's numbers and times, which is what moves in it; the rest names the desk, and --json has it.
+func place(cursor string) string {
+	var all map[string]json.RawMessage
+	if json.Unmarshal([]byte(cursor), &all) != nil {
+		return cmp.Or(short(cursor), "-")
+	}
+	var parts []string
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		v := string(all[name])
+		var n json.Number
+		var t time.Time
+		if json.Unmarshal(all[name], &t) == nil {
+			v = when(t)
+		} else if json.Unmarshal(all[name], &n) != nil || v[0] == '"' {
+			continue
+		}
+		parts = append(parts, name+" "+v)
+	}
+	return short(cmp.Or(strings.Join(parts, ", "), cursor))
+}
+
 type statusCmd struct{}
 
-func (statusCmd) Run(a *app) error {
-	_, e, done, err := a.look(false)
+// standing is what status shows: the migration, and the backup of its source where one has been begun.
+type standing struct {
+	delta.Overview
+	Backup *delta.Overview `json:"backup,omitempty"`
+}
+
+func (a *app) standing() (standing, error) {
+	f, e, done, err := a.look(false)
 	if err != nil {
-		return err
+		return standing{}, err
 	}
 	defer done()
 	o, err := e.Status(a.ctx)
+	s := standing{Overview: o}
+	if err != nil || f.Backup.Folder == "" {
+		return s, err
+	}
+	if _, err := os.Stat(f.Backup.Folder); errors.Is(err, fs.ErrNotExist) {
+		return s, nil // none has been begun
+	}
+	_, b, bdone, err := a.look(true)
+	if err != nil {
+		return s, err
+	}
+	defer bdone()
+	kept, err := b.Status(a.ctx)
+	if len(kept.Runs) > 0 {
+		s.Backup = &kept
+	}
+	return s, err
+}
+
+func (statusCmd) Run(a *app) error {
+	o, err := a.standing()
 	if err != nil {
 		return err
 	}
@@ -57,7 +119,7 @@ func (statusCmd) Run(a *app) error {
 		return a.json(o)
 	}
 	fmt.Fprintf(a.out, "Migration %s: %d held for a decision\n", o.Migration, o.Held)
-	t := a.table(table.Row{"window", "scope", "mode", "last success", "deadline", "active run"})
+	t := a.table(table.Row{"window", "scope", "mode", "cutoff", "last success", "deadline", "active run"})
 	for _, w := range o.Windows {
 		last := when(w.LastOK)
 		what := string(w.Mode)
@@ -67,11 +129,29 @@ func (statusCmd) Run(a *app) error {
 		case w.Baseline == "":
 			last = "no full run yet"
 		}
-		t.AppendRow(table.Row{w.Name, w.Scope, what, last, when(w.Deadline), w.Active})
+		t.AppendRow(table.Row{w.Name, w.Scope, what, place(w.Cutoff), last, when(w.Deadline), w.Active})
+	}
+	runs := o.Runs
+	if o.Backup != nil {
+		var last time.Time
+		active := ""
+		for _, r := range o.Backup.Runs {
+			r.Kind, r.Window = "backup", ""
+			runs = append(runs, r)
+			switch {
+			case !r.Status.Ended():
+				active = r.ID
+			case r.Status == delta.Verified || r.Status == delta.Exceptions:
+				last = r.Ended
+			}
+		}
+		w := o.Backup.Windows[0]
+		t.AppendRow(table.Row{"(backup)", w.Scope, "", place(w.Cutoff), when(last), "-", active})
+		slices.SortFunc(runs, func(a, b delta.RunStatus) int { return strings.Compare(a.ID, b.ID) })
 	}
 	t.Render()
 	t = a.table(table.Row{"run", "kind", "window or scope", "status", "finished", "planned", "started", "why"})
-	for _, r := range o.Runs {
+	for _, r := range runs {
 		where := r.Scope
 		if r.Window != "" {
 			where = r.Window
@@ -87,12 +167,12 @@ func (statusCmd) Run(a *app) error {
 		if r.UndoneBy != "" {
 			why = strings.TrimSuffix("undone by run "+r.UndoneBy+"; "+why, "; ")
 		}
-		t.AppendRow(table.Row{r.ID, kind, where, r.Status, r.Finished, r.Planned, when(r.Started), why})
+		t.AppendRow(table.Row{r.ID, kind, where, r.Status, r.Finished, r.Planned, when(r.Started), short(why)})
 	}
 	t.Render()
-	for scope, n := range o.Due {
-		if n > 0 {
-			fmt.Fprintf(a.out, "%d records are due in the next run over scope %s.\n", n, scope)
+	for _, scope := range slices.Sorted(maps.Keys(o.Due)) {
+		if n := o.Due[scope]; n > 0 {
+			fmt.Fprintf(a.out, "%s %s due in the next run over scope %s.\n", report.Records(n), report.Plural(n, "is", "are"), scope)
 		}
 	}
 	return nil
@@ -147,6 +227,12 @@ func (c explainCmd) Run(a *app) error {
 			line("", "wrote %s; %s", strings.Join(t.Wrote, ", "), t.Check)
 		}
 	}
+	for _, l := range x.Looks {
+		line(string(l.Kind), "run %s of %s: %s", l.Run, when(l.Started), l.Found)
+		if len(l.Kept) > 0 {
+			line("", "left as people set it in the target: %s", strings.Join(l.Kept, ", "))
+		}
+	}
 	if !x.Busy.IsZero() {
 		line("busy", "a worker has it; its claim is respected until %s", when(x.Busy))
 	}
@@ -170,7 +256,7 @@ func opt(before, s string) string {
 type heldCmd struct{}
 
 func (heldCmd) Run(a *app) error {
-	_, e, done, err := a.look(false)
+	f, e, done, err := a.look(false)
 	if err != nil {
 		return err
 	}
@@ -189,26 +275,52 @@ func (heldCmd) Run(a *app) error {
 		fmt.Fprintln(a.out, "Nothing is held.")
 		return nil
 	}
-	t := a.table(table.Row{"record", "target", "since", "what", "source says", "target says", "decided"})
+	t := a.table(table.Row{"record", "target", "since", "what", "why", "source says", "target says", "decided"})
+	again := func(why string, moved bool) string {
+		if moved {
+			why = "again since it was decided: " + why
+		}
+		return short(why)
+	}
+	says := func(vs ...string) string { return cmp.Or(short(strings.Join(vs, ", ")), "-") }
 	for _, h := range hs {
+		row := func(what, why, source, target string, d *delta.Decision) {
+			t.AppendRow(table.Row{h.Ref, cmp.Or(h.Target, "-"), when(h.Since), what, why, source, target, decided(d)})
+		}
 		for _, fd := range h.Fields {
-			t.AppendRow(table.Row{h.Ref, h.Target, when(h.Since), fd.Field, strings.Join(fd.Source, ", "), strings.Join(fd.Target, ", "), decided(fd.Decision)})
+			row(string(fd.Field), again("changed on both sides", fd.Again), says(fd.Source...), says(fd.Target...), fd.Decision)
 		}
 		for _, en := range h.Entries {
-			t.AppendRow(table.Row{h.Ref, h.Target, when(h.Since), "entry " + en.Entry, en.Why, "as it was", decided(en.Decision)})
+			row("entry "+en.Entry, again(en.Why, en.Again), "-", "-", en.Decision)
 		}
-		if h.Doubt != "" || h.Gone {
-			t.AppendRow(table.Row{h.Ref, h.Target, when(h.Since), "in doubt", h.Question(), strings.Join(h.Candidates, ", "), decided(h.Answer)})
+		if h.Doubt != "" {
+			row("in doubt", short(h.Question()), "-", says(h.Candidates...), h.Answer)
+		}
+		if h.Gone {
+			row("the ticket", short(h.Question()), "-", "-", h.Answer)
 		}
 	}
 	t.Render()
-	fmt.Fprintln(a.out, "Decide with: deltadesk decide RECORD --field FIELD --choose source|target|value [--value V], or --entry ENTRY --choose source|target, or --link TARGET-ID, or --create-again, or --choose target (of what was deleted in the target: leave it deleted)")
+	fmt.Fprintf(a.out, `%s decides:
+  deltadesk decide RECORD --field FIELD --choose source|target|value [--value V]
+  deltadesk decide RECORD --entry ENTRY --choose source|target
+  deltadesk decide RECORD --link TARGET-ID | --create-again
+  deltadesk decide RECORD --choose target (of what was deleted in the target: leave it deleted)
+What is cut short is whole in deltadesk explain RECORD and with --json.
+`, f.Decider)
 	return nil
 }
 
 func decided(d *delta.Decision) string {
-	if d == nil {
+	switch {
+	case d == nil:
 		return "-"
+	case d.Choice == delta.ChooseValue && len(d.Value) == 0:
+		return "empty, next run"
+	case d.Choice == delta.ChooseValue:
+		return short(strings.Join(d.Value, ", ")) + ", next run"
+	case d.Choice == delta.ChooseLink:
+		return "link " + d.Value.First() + ", next run"
 	}
 	return string(d.Choice) + ", next run"
 }
@@ -221,6 +333,15 @@ type decideCmd struct {
 	Value       []string `sep:"none" help:"With --choose value: what the field shall be; again for a list."`
 	Link        string   `placeholder:"TARGET-ID" help:"For a record in doubt, or deleted in the target: it is this one there. If that one is another record's already, nothing is written and it is asked again."`
 	CreateAgain bool     `help:"For a record in doubt, or deleted in the target: it is not there, create it."`
+}
+
+// decision is what decide answers in JSON.
+type decision struct {
+	Ref    desk.Ref     `json:"ref"`
+	Field  desk.Field   `json:"field,omitempty"`
+	Entry  string       `json:"entry,omitempty"`
+	Choice delta.Choice `json:"choice"`
+	Value  desk.Value   `json:"value,omitempty"` // of value; of link the target's id
 }
 
 func (c decideCmd) Run(a *app) error {
@@ -240,8 +361,14 @@ func (c decideCmd) Run(a *app) error {
 		return usage(a, "say one of --choose, --link and --create-again")
 	case c.Field != "" && c.Entry != "", c.Choose != "" && c.Choose != "target" && c.Field == "" && c.Entry == "":
 		return usage(a, "--choose needs --field FIELD or --entry ENTRY")
+	case c.Choose == "" && (c.Field != "" || c.Entry != ""):
+		return usage(a, "--link and --create-again are for the whole record: leave --field and --entry out")
 	case c.Choose != "value" && len(c.Value) > 0:
 		return usage(a, "--value belongs to --choose value")
+	case c.Choose == "value" && c.Entry != "":
+		return usage(a, "an entry is decided with --choose source or --choose target")
+	case c.Choose == "value" && len(c.Value) == 0:
+		return usage(a, "--choose value needs --value V (to empty the field: --value '')")
 	case c.Link != "":
 		d = delta.Decision{Choice: delta.ChooseLink, Value: desk.Value{c.Link}}
 	case c.CreateAgain:
@@ -257,6 +384,9 @@ func (c decideCmd) Run(a *app) error {
 	defer done()
 	if err := e.Decide(a.ctx, r, desk.Field(c.Field), c.Entry, d); err != nil {
 		return err
+	}
+	if a.cli.JSON {
+		return a.json(decision{r, desk.Field(c.Field), c.Entry, d.Choice, d.Value})
 	}
 	fmt.Fprintf(a.out, "Decided. The next run over its scope carries it out, if both sides still say what they said.\n")
 	return nil
@@ -307,7 +437,7 @@ type reportCmd struct {
 }
 
 func (c reportCmd) Run(a *app) error {
-	_, e, done, err := a.look(false)
+	f, e, done, err := a.look(false)
 	if err != nil {
 		return err
 	}
@@ -324,12 +454,15 @@ func (c reportCmd) Run(a *app) error {
 		}
 		rep.Kind = "backup"
 	}
+	rep = named(f, rep)
 	if c.HTML != "" {
 		if err := writeFile(c.HTML, func(w *os.File) error { return report.HTML(io.Writer(w), rep) }); err != nil {
 			return err
 		}
-		fmt.Fprintf(a.out, "Written: %s\n", c.HTML)
-		return nil
+		if !a.cli.JSON {
+			fmt.Fprintf(a.out, "Written: %s\n", c.HTML)
+			return nil
+		}
 	}
 	if a.cli.JSON {
 		return report.JSON(a.out, rep)
@@ -357,13 +490,12 @@ type extendCmd struct {
 }
 
 func (c extendCmd) Run(a *app) error {
-	until, err := time.Parse(time.RFC3339, c.Until)
+	until, day, err := moment(c.Until)
 	if err != nil {
-		day, derr := time.Parse(time.DateOnly, c.Until)
-		if derr != nil {
-			return usage(a, "--until %q is neither a date like 2026-12-24 nor a time like 2026-12-24T18:00:00Z", c.Until)
-		}
-		until = day.Add(24*time.Hour - time.Second)
+		return usage(a, "--until %v", err)
+	}
+	if day {
+		until = until.Add(24*time.Hour - time.Second)
 	}
 	_, e, done, err := a.look(false)
 	if err != nil {
@@ -371,7 +503,16 @@ func (c extendCmd) Run(a *app) error {
 	}
 	defer done()
 	if err := e.Extend(context.WithoutCancel(a.ctx), c.Window, until); err != nil {
+		if no := (*delta.Refusal)(nil); errors.As(err, &no) { // the window or the date
+			return usage(a, "%v", no)
+		}
 		return err
+	}
+	if a.cli.JSON {
+		return a.json(struct {
+			Window   string    `json:"window"`
+			Deadline time.Time `json:"deadline"`
+		}{c.Window, until.UTC()})
 	}
 	fmt.Fprintf(a.out, "Window %s may run until %s.\n", c.Window, when(until))
 	return nil

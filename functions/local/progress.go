@@ -75,10 +75,15 @@ func bar(at delta.Progress, first int, took time.Duration) string {
 		return fmt.Sprintf("listing: %d listed, %d planned, %d finished", c.Listed, c.Planned, at.Finished)
 	}
 	if c.Planned == 0 {
-		if at.Run.Kind == delta.Undo || at.Run.Kind == delta.Sample {
-			return "nothing to do"
+		switch at.Run.Kind {
+		case delta.Delta:
+			return "nothing has changed"
+		case delta.Census:
+			return "nothing was missed"
+		case delta.Remap:
+			return "the mapping makes nothing else of anything"
 		}
-		return "nothing has changed"
+		return "nothing to do"
 	}
 	const width = 30
 	n := width * at.Finished / c.Planned

@@ -14,6 +14,7 @@ func TestBar(t *testing.T) {
 	at := func(listed bool, planned, finished, failed int) delta.Progress {
 		return delta.Progress{Counts: report.Counts{Listed: planned, Planned: planned, Failed: failed}, Finished: finished, Listed: listed}
 	}
+	of := func(k delta.Kind) delta.Progress { return delta.Progress{Run: delta.Run{Kind: k}, Listed: true} }
 	for _, tc := range []struct {
 		at    delta.Progress
 		first int
@@ -21,7 +22,10 @@ func TestBar(t *testing.T) {
 		want  string
 	}{
 		{at(false, 40, 3, 0), 0, time.Second, "listing: 40 listed, 40 planned, 3 finished"},
-		{at(true, 0, 0, 0), 0, time.Second, "nothing has changed"},
+		{of(delta.Delta), 0, time.Second, "nothing has changed"},
+		{of(delta.Census), 0, time.Second, "nothing was missed"},
+		{of(delta.Remap), 0, time.Second, "the mapping makes nothing else of anything"},
+		{of(delta.Verify), 0, time.Second, "nothing to do"},
 		{at(true, 100, 0, 0), 0, time.Minute, "[..............................] 0 of 100"},
 		{at(true, 100, 50, 2), 10, 20 * time.Second, "[###############...............] 50 of 100, 2.0/s, about 25s left, 0 held, 2 failed"},
 		{at(true, 100, 100, 0), 0, 50 * time.Second, "[##############################] 100 of 100, 2.0/s"},

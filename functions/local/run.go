@@ -18,37 +18,47 @@ import (
 )
 
 type runCmd struct {
-	Kind     string    `required:"" enum:"full,delta,sample,verify,census,remap,backup" help:"full (the history), delta (what changed since the cutoff), sample (a few odd tickets, chosen to show the hard cases; can be undone), verify (compare both desks), census (count everything in the source, find what no delta was told of), remap (after the mapping has changed: make due what becomes something else), backup (source into the archive that the migration file names)."`
-	Window   string    `help:"Window of a delta or census run; may be left out where there is one."`
-	Scope    string    `help:"Scope of any other run but a backup; may be left out where there is one."`
-	N        int       `name:"n" placeholder:"20" help:"Sample only: how many tickets, 1 to 100; 20 if left out. Up to 600 are read to choose them."`
-	Mode     string    `enum:",create,update,create+update" default:"" help:"Full, sample and delta only: create, update or create+update; overrides the window's."`
-	Since    time.Time `format:"2006-01-02T15:04:05Z07:00" placeholder:"TIME" help:"Delta only: list what changed since this time (RFC 3339) instead of since the cutoff. Moves no cutoff."`
-	DryRun   bool      `help:"Write nothing to the target and say what would happen."`
-	Continue bool      `help:"Full only: go on with the full run that was cut off or stopped. Keeps its cutoff."`
-	Restart  bool      `help:"Full only: read everything again and begin a new baseline."`
-	Adopt    bool      `help:"Full only: look in the target before every create, now and in all later runs: for a new or restored store over a target that has been written to. A ticket that an undo removed since the backup counts as deleted in the target."`
-	Heal     bool      `help:"Verify only: what differs becomes due, and the next delta heals it or holds it for a person. Entries that are gone from a ticket on which nobody has worked since come back: if somebody erased one behind the desk on purpose, look first without --heal."`
-	Workers  int       `default:"4" help:"How many batches are worked on at a time."`
+	Kind     string `required:"" enum:"full,delta,sample,verify,census,remap,backup" help:"full (the history), delta (what changed since the cutoff), sample (a few odd tickets, chosen to show the hard cases; can be undone), verify (compare both desks), census (count everything in the source, find what no delta was told of), remap (after the mapping has changed: make due what becomes something else), backup (source into the archive that the migration file names)."`
+	Window   string `help:"Window of a delta or census run; may be left out where there is one."`
+	Scope    string `help:"Scope of any other run but a backup; may be left out where there is one."`
+	N        *int   `name:"n" placeholder:"20" help:"Sample only: how many tickets, 1 to 100; 20 if left out. Up to 600 are read to choose them."`
+	Mode     string `enum:",create,update,create+update" default:"" help:"Full, sample and delta only: create, update or create+update; overrides the window's."`
+	Since    string `placeholder:"TIME" help:"Delta only: list what changed since this time (2026-01-31T08:00:00Z), or since the beginning of this day in UTC (2026-01-31), instead of since the cutoff. Moves no cutoff."`
+	DryRun   bool   `help:"Write nothing to the target and say what would happen."`
+	Continue bool   `help:"Full only: go on with the full run that was cut off or stopped. Keeps its cutoff."`
+	Restart  bool   `help:"Full only: read everything again and begin a new baseline."`
+	Adopt    bool   `help:"Full only: look in the target before every create, now and in all later runs: for a new or restored store over a target that has been written to. A ticket that an undo removed since the backup counts as deleted in the target."`
+	Heal     bool   `help:"Verify only: what differs becomes due, and the next delta heals it or holds it for a person. Entries that are gone from a ticket on which nobody has worked since come back: if somebody erased one behind the desk on purpose, look first without --heal."`
+	Workers  int    `default:"4" help:"How many batches are worked on at a time."`
 }
 
 // Staged content is kept for ten days, as in the cloud.
 const staged = 10 * 24 * time.Hour
 
 func (c *runCmd) Run(a *app) error {
-	if c.Workers < 1 || c.Workers > 64 {
-		return usage(a, "--workers must be 1 to 64")
+	if err := atOnce(a, c.Workers); err != nil {
+		return err
 	}
-	if !c.Since.IsZero() && c.Kind != "delta" {
-		return usage(a, "--since belongs to delta runs")
+	var since time.Time
+	if c.Since != "" {
+		if c.Kind != "delta" {
+			return usage(a, "--since belongs to delta runs")
+		}
+		var err error
+		if since, _, err = moment(c.Since); err != nil {
+			return usage(a, "--since %v", err)
+		}
 	}
+	n := 0
 	switch {
-	case c.N != 0 && c.Kind != "sample":
+	case c.N != nil && c.Kind != "sample":
 		return usage(a, "--n belongs to sample runs")
-	case c.N < 0 || c.N > delta.MaxSample:
+	case c.N != nil && (*c.N < 1 || *c.N > delta.MaxSample):
 		return usage(a, "--n must be 1 to %d", delta.MaxSample)
-	case c.N == 0 && c.Kind == "sample":
-		c.N = 20
+	case c.N != nil:
+		n = *c.N
+	case c.Kind == "sample":
+		n = 20
 	}
 	if c.Heal && (c.Kind != "verify" || c.DryRun) {
 		return usage(a, "--heal belongs to verify runs that are no rehearsal")
@@ -62,7 +72,7 @@ func (c *runCmd) Run(a *app) error {
 	}
 	defer l.close()
 	q := delta.Request{
-		Kind: delta.Kind(c.Kind), Window: c.Window, Scope: c.Scope, N: c.N, Mode: delta.Mode(c.Mode), Since: c.Since, Dry: c.DryRun,
+		Kind: delta.Kind(c.Kind), Window: c.Window, Scope: c.Scope, N: n, Mode: delta.Mode(c.Mode), Since: since, Dry: c.DryRun,
 		Restart: c.Restart, Continue: c.Continue, Adopt: c.Adopt, Heal: c.Heal,
 	}
 	if c.Kind == "backup" {
@@ -92,8 +102,33 @@ func (c *runCmd) notOfBackups() []string {
 }
 
 func usage(a *app, format string, args ...any) error {
-	fmt.Fprintf(a.err, "deltadesk: "+format+"\nSee: deltadesk --help\n", args...)
+	fmt.Fprintf(a.err, "deltadesk: %s\nSee: %s --help\n", fmt.Sprintf(format, args...), a.command)
 	return exit(exitUsage)
+}
+
+// atOnce checks how many batches or records are worked on at a time.
+func atOnce(a *app, workers int) error {
+	if workers < 1 || workers > 64 {
+		return usage(a, "--workers must be 1 to 64")
+	}
+	return nil
+}
+
+// moment reads a time, or a day in UTC: then it is the day's beginning.
+func moment(s string) (t time.Time, day bool, err error) {
+	if t, err = time.Parse(time.RFC3339, s); err == nil {
+		return t, false, nil
+	}
+	if t, err = time.Parse(time.DateOnly, s); err == nil {
+		return t, true, nil
+	}
+	return t, false, fmt.Errorf("%q is neither a time nor a day: write 2026-01-31T08:00:00Z or 2026-01-31", s)
+}
+
+// named gives a report the people of the migration.
+func named(f *boot.File, rep report.Report) report.Report {
+	rep.Owner, rep.Decider = f.Owner.String(), f.Decider.String()
+	return rep
 }
 
 // show prints a run's report and answers with its exit code.
@@ -171,6 +206,9 @@ func (l *laptop) backup(q delta.Request) (delta.Request, error) {
 // for a delta now, another one follows. A full run, a sample, an undo or a comparison that was cut off and is finished now is
 // the one that was asked for.
 func (l *laptop) run(q delta.Request) (report.Report, error) {
+	if err := l.engine.Allows(q); err != nil {
+		return report.Report{}, usage(l.a, "%v", err)
+	}
 	r, resumed, err := l.engine.Start(l.a.ctx, q)
 	if err != nil {
 		return report.Report{}, err
@@ -179,6 +217,7 @@ func (l *laptop) run(q delta.Request) (report.Report, error) {
 		return report.Report{}, err
 	}
 	rep, err := l.engine.Report(l.a.ctx, r.ID)
+	rep = named(l.file, rep)
 	asked := q.Kind == delta.Full || q.Kind == delta.Sample || q.Kind == delta.Undo || q.Kind == delta.Verify && q.Heal == r.Heal
 	if s := delta.Status(rep.Status); err != nil || !resumed || asked || s != delta.Verified && s != delta.Exceptions {
 		return rep, err

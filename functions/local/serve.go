@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -9,6 +11,7 @@ import (
 	"time"
 
 	"github.com/deltadesk/deltadesk/shared/delta"
+	"github.com/deltadesk/deltadesk/shared/report"
 )
 
 type serveCmd struct {
@@ -16,9 +19,17 @@ type serveCmd struct {
 	Workers int                      `default:"4" help:"How many batches are worked on at a time."`
 }
 
+// Help is shown under the command.
+func (serveCmd) Help() string {
+	return "With --json the report of each run is a line of JSON."
+}
+
 // Run starts every window's delta or census when its time has come, one after the other, until no more work is to be taken up. A run
 // that fails or is refused does not end the serving: the next turn tries again.
 func (c *serveCmd) Run(a *app) error {
+	if err := atOnce(a, c.Workers); err != nil {
+		return err
+	}
 	l, err := a.open(false, c.Workers)
 	if err != nil {
 		return err
@@ -66,6 +77,17 @@ func (c *serveCmd) turn(a *app, l *laptop, window string) error {
 	case err != nil:
 		fmt.Fprintf(a.err, "%s window %s: %v\n", time.Now().UTC().Format(time.TimeOnly), window, err)
 		return nil
+	}
+	if a.cli.JSON {
+		var whole, line bytes.Buffer
+		if err := report.JSON(&whole, rep); err != nil {
+			return err
+		}
+		if err := json.Compact(&line, whole.Bytes()); err != nil {
+			return err
+		}
+		_, err := fmt.Fprintln(a.out, line.String())
+		return err
 	}
 	k := rep.Counts
 	fmt.Fprintf(a.out, "%s window %s: %s, %d listed, %d created, %d updated, %d held, %d failed (run %s)\n",

@@ -10,8 +10,8 @@ type undoCmd struct {
 
 // Run takes a run back. Cut off, the same command goes on.
 func (c *undoCmd) Run(a *app) error {
-	if c.Workers < 1 || c.Workers > 64 {
-		return usage(a, "--workers must be 1 to 64")
+	if err := atOnce(a, c.Workers); err != nil {
+		return err
 	}
 	l, err := a.open(false, c.Workers)
 	if err != nil {

@@ -19,6 +19,8 @@
 package certificate
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"time"
 )
@@ -62,8 +64,19 @@ type Header struct {
 	MaxFile int64 `json:"max_file,omitempty"`
 	// Salt goes into every digest. A certificate that was written without it can be checked only by who has it.
 	Salt string `json:"salt,omitempty"`
+	// SaltSHA256 is of the salt, in hex: a salt that was handed on apart is known again by it. Empty in certificates of earlier
+	// versions.
+	SaltSHA256 string `json:"salt_sha256,omitempty"`
 	// Limits are sentences about what this certificate does not say.
 	Limits []string `json:"limits"`
+}
+
+// Fits tells whether a salt can be that of the certificate. One that does not say which its salt is takes any.
+func (h Header) Fits(salt string) bool { return h.SaltSHA256 == "" || h.SaltSHA256 == saltDigest(salt) }
+
+func saltDigest(salt string) string {
+	sum := sha256.Sum256([]byte(salt))
+	return hex.EncodeToString(sum[:])
 }
 
 // Side is what was compared on one desk.

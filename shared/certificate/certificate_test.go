@@ -74,7 +74,10 @@ func TestWriteAndRead(t *testing.T) {
 		if d := cmp.Diff(append([]certificate.Line(nil), lines()[:n]...), got); d != "" {
 			t.Errorf("lines (-want +got):\n%s", d)
 		}
-		h.Format, h.Version, h.Schema = "", 0, ""
+		if !h.Fits(h.Salt) || h.Fits(h.Salt+"x") || h.SaltSHA256 == "" {
+			t.Errorf("the salt is not known again by %q", h.SaltSHA256)
+		}
+		h.Format, h.Version, h.Schema, h.SaltSHA256 = "", 0, "", ""
 		if d := cmp.Diff(header(), h); d != "" {
 			t.Errorf("header (-want +got):\n%s", d)
 		}
@@ -148,7 +151,7 @@ func TestWithoutSalt(t *testing.T) {
 			t.Errorf("salt %q, %v", salt, err)
 		}
 		h, again, err := certificate.Read(&b, nil)
-		if err != nil || again != tr || h.Salt != "" || h.Run != header().Run || len(h.Limits) > 0 {
+		if err != nil || again != tr || h.Salt != "" || h.Run != header().Run || len(h.Limits) > 0 || !h.Fits(salt) || h.Fits("another") {
 			t.Errorf("%+v %+v, %v", h, again, err)
 		}
 	}
@@ -160,7 +163,7 @@ func TestWithoutSalt(t *testing.T) {
 // TestSchemaNamesEveryField: what is added to a line must be added to the schema, and the schema refuses everything else.
 func TestSchemaNamesEveryField(t *testing.T) {
 	h := header()
-	h.Format, h.Version, h.Schema, h.MaxFile = certificate.Format, certificate.Version, "https://x.example/schema.json", 1
+	h.Format, h.Version, h.Schema, h.MaxFile, h.SaltSHA256 = certificate.Format, certificate.Version, "https://x.example/schema.json", 1, strings.Repeat("0", 64)
 	s := certificate.Side{ID: "1", Version: "1", Entries: 1, Files: 1, Digest: strings.Repeat("b", 32), Copies: 2}
 	full := []any{h, certificate.Line{Record: "ticket/1", Outcome: "held", Reason: "x", Source: &s, Target: &s, Kept: []string{"x"}, Held: []string{"x"}},
 		certificate.Trailer{Records: 1, Unchanged: 1, Excluded: 1, Held: 1, Failed: 1, Verdict: "exceptions", SHA256: strings.Repeat("0", 64)}}

@@ -23,6 +23,9 @@ type Writer struct {
 // NewWriter writes the first line. What names the form is filled in.
 func NewWriter(w io.Writer, h Header) (*Writer, error) {
 	h.Format, h.Version, h.Schema = Format, Version, schemaID
+	if h.Salt != "" {
+		h.SaltSHA256 = saltDigest(h.Salt)
+	}
 	c := &Writer{w: w, sum: sha256.New(), t: Trailer{Verdict: "verified"}}
 	return c, c.line(h)
 }
@@ -154,7 +157,9 @@ func WithoutSalt(w io.Writer, r io.Reader) (salt string, t Trailer, err error) {
 		if out != nil {
 			return nil
 		}
-		salt, h.Salt = h.Salt, ""
+		if h.Salt != "" {
+			salt, h.Salt, h.SaltSHA256 = h.Salt, "", saltDigest(h.Salt)
+		}
 		h.Limits = slices.DeleteFunc(slices.Clone(h.Limits), func(s string) bool { return s == LimitGuess })
 		out, err = NewWriter(w, h)
 		return err

@@ -40,6 +40,14 @@ func (s *stage) census(q delta.Request) (missed []string, rep report.Report) {
 			s.t.Errorf("%s of %s, which is no missed update: %s", x.Outcome, x.Record, x.Reason)
 		}
 		missed = append(missed, strings.TrimPrefix(x.Record, "ticket/"))
+		told, err := s.Engine().Explain(ctx, ticket(missed[len(missed)-1]))
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		if i := slices.IndexFunc(told.Looks, func(l delta.Look) bool { return l.Run == rep.Run }); q.Kind == delta.Census && !q.Dry &&
+			(i < 0 || told.Looks[i].Found != x.Reason || !told.Looks[i].Started.Equal(rep.Started)) {
+			s.t.Errorf("explain does not tell what the census said of %s: %+v", x.Record, told.Looks)
+		}
 	}
 	slices.Sort(missed)
 	return missed, rep
@@ -139,7 +147,7 @@ func TestCensus(t *testing.T) {
 				t.Errorf("%d records are due, want %d: %+v", n, len(want), rep.Counts)
 			}
 			if len(want) > 0 {
-				if rep.Status != string(delta.Exceptions) || !strings.HasPrefix(rep.Why, fmt.Sprintf("%d missed updates", len(want))) {
+				if rep.Status != string(delta.Exceptions) || !strings.HasPrefix(rep.Why, fmt.Sprintf("%d missed %s,", len(want), report.Plural(len(want), "update", "updates"))) {
 					t.Errorf("the census ended %s: %s", rep.Status, rep.Why)
 				}
 			} else if rep.Status != string(delta.Verified) {
@@ -312,7 +320,7 @@ func TestCensusUnreadable(t *testing.T) {
 	}
 	s.Wait(time.Hour)
 	r := run(t, s.World, census)
-	if r.Status != delta.Exceptions || r.Why != "0 missed updates, 1 records could not be looked at" || s.due() != 0 {
+	if r.Status != delta.Exceptions || r.Why != "0 missed updates, 1 record could not be looked at" || s.due() != 0 {
 		t.Errorf("ended %s (%s), %d due", r.Status, r.Why, s.due())
 	}
 	s.Source.Fail = nil

@@ -217,6 +217,7 @@ func (e *Engine) commit(ctx context.Context, w *work, out Outcome) error {
 			return e.release(ctx, w, err)
 		}
 	}
+	w.held.Target = w.row.Target
 	if err := e.keepHeld(ctx, w.held, w.heldBefore, w.heldVersion); err != nil {
 		return e.unclaim(ctx, w, err, e.Now()) // the held row may be there all the same: the claim says that it is to be looked at
 	}

@@ -333,7 +333,7 @@ func (e *Engine) exceptions(ctx context.Context, run *Run, s sums) (string, erro
 		}
 		return fmt.Sprintf("records in which something of the run stays: %d; failed: %d", s.total.Held, s.total.Failed), nil
 	case Remap:
-		return fmt.Sprintf("%d records could not be looked at; they are as they were", s.total.Failed), nil
+		return fmt.Sprintf("%s could not be looked at; %s", report.Records(s.total.Failed), report.Plural(s.total.Failed, "it is as it was", "they are as they were")), nil
 	case Census:
 		missed := 0
 		_, err := e.tally(ctx, run.ID, func(o outcomeRow) {
@@ -341,12 +341,13 @@ func (e *Engine) exceptions(ctx context.Context, run *Run, s sums) (string, erro
 				missed++
 			}
 		})
-		return fmt.Sprintf("%d missed updates, %d records could not be looked at", missed, s.total.Failed-missed), err
+		return fmt.Sprintf("%d missed %s, %s could not be looked at", missed, report.Plural(missed, "update", "updates"), report.Records(s.total.Failed-missed)), err
 	}
 	if run.Dry {
-		return fmt.Sprintf("%d records would be held for a decision, %d failed; none is due because of this", s.total.Held, s.total.Failed), nil
+		return fmt.Sprintf("%s would be held for a decision, %d failed; none is due because of this", report.Records(s.total.Held), s.total.Failed), nil
 	}
-	return fmt.Sprintf("%d records are held for a decision, %d failed; they stay due", s.total.Held, s.total.Failed), nil
+	return fmt.Sprintf("%s %s held for a decision, %d failed; %s due", report.Records(s.total.Held), report.Plural(s.total.Held, "is", "are"), s.total.Failed,
+		report.Plural(s.total.Held+s.total.Failed, "it stays", "they stay")), nil
 }
 
 // vacate moves the cutoff and frees the lane, in one conditional write: invariant 3 (model: Close). Only a run whose plan is

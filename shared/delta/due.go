@@ -78,3 +78,24 @@ func (e *Engine) handOn(ctx context.Context, w *work) error {
 	}
 	return nil
 }
+
+// dueWords says why a record is due. A sentence (what a sample was chosen for, say) stays as it is.
+func dueWords(why string) string {
+	words, ok := map[string]string{
+		"held":     "something of it waits for a decision",
+		"failed":   "it failed, and is tried again",
+		"mode":     "the mode of an earlier run left it out, and one that covers it brings it over",
+		"link":     "a record that it links to has arrived",
+		dueMoved:   "entries moved between its thread and another one",
+		"scope":    "it has left the scope of another window for this one",
+		"decision": "somebody decided about what was held",
+		"undone":   "an undo took back what was written",
+		"missed":   "a census found that no delta was told of it",
+		"mapping":  "the mapping makes something else of it than what was written",
+		"verify":   "a verification found that it differs",
+	}[why]
+	if ok {
+		return words
+	}
+	return why
+}

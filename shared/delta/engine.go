@@ -289,6 +289,13 @@ func (r *Refusal) Error() string { return r.Why }
 
 func refuse(format string, args ...any) error { return &Refusal{fmt.Sprintf(format, args...)} }
 
+// Allows tells what is wrong with a request for a run as far as it and the migration file alone decide: a *Refusal. Nothing is
+// read, and Start asks the same again.
+func (e *Engine) Allows(q Request) error {
+	_, err := e.plan(q)
+	return err
+}
+
 // mapped is what a source record becomes: the mapping's result plus the entries the mapping adds.
 func (e *Engine) mapped(ctx context.Context, rec desk.Record) (mapping.Result, error) {
 	defs, err := e.definitions(ctx)

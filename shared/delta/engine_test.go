@@ -524,7 +524,7 @@ func TestRehearsed(t *testing.T) {
 		}, nil, ""},
 		{"gone, recreate", gone(delta.RecreateGone, nil), []string{"ticket/%a: would be created again: it was deleted in the target"}, ""},
 		{"gone, ignore", gone(delta.IgnoreGone, nil), nil, ""},
-		{"gone, hold", gone(delta.HoldGone, nil), nil, "1 records would be held for a decision, 0 failed; none is due because of this"},
+		{"gone, hold", gone(delta.HoldGone, nil), nil, "1 record would be held for a decision, 0 failed; none is due because of this"},
 		{"gone, to be made again", gone(delta.HoldGone, &delta.Decision{Choice: delta.ChooseCreate}), []string{"ticket/%a: would be created again: it was deleted in the target"}, ""},
 		{"gone, to be left so", gone(delta.HoldGone, &delta.Decision{Choice: delta.ChooseTarget}), nil, ""},
 		{"gone, is another one", gone(delta.HoldGone, &delta.Decision{Choice: delta.ChooseLink}), []string{"ticket/%a: would be linked to target 105, and get there what that one lacks"}, ""},
@@ -533,7 +533,7 @@ func TestRehearsed(t *testing.T) {
 			if err := s.Engine().Decide(ctx, ticket(a), "", "", delta.Decision{Choice: delta.ChooseLink, Value: desk.Value{"4711"}}); err != nil {
 				s.t.Fatal(err)
 			}
-		}, nil, "1 records would be held for a decision, 0 failed; none is due because of this"},
+		}, nil, "1 record would be held for a decision, 0 failed; none is due because of this"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			s := newStage(t)

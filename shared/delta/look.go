@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/deltadesk/deltadesk/shared/desk"
@@ -22,13 +23,97 @@ type Explanation struct {
 	Read    time.Time `json:"read,omitzero"`
 	Entries int       `json:"entries"`
 	// Busy is until when a worker's claim is respected.
-	Busy  time.Time `json:"busy_until,omitzero"`
-	Due   []string  `json:"due,omitempty"`
-	Held  string    `json:"held,omitempty"`
-	Next  string    `json:"next,omitempty"`
-	Trail []Trace   `json:"trail"`
+	Busy time.Time `json:"busy_until,omitzero"`
+	// Due says which runs take it up although the source need not list it, and why.
+	Due   []string `json:"due,omitempty"`
+	Held  string   `json:"held,omitempty"`
+	Next  string   `json:"next,omitempty"`
+	Trail []Trace  `json:"trail"`
+	// Looks are what the newest verification, census and undo said of it, where it was in one.
+	Looks []Look `json:"looks,omitempty"`
 	// Waits: other records' links wait for it to arrive.
 	Waits bool `json:"awaited,omitempty"`
+}
+
+// Look is what a run that compares, or takes back, said of a record.
+type Look struct {
+	Kind    Kind      `json:"kind"`
+	Run     string    `json:"run"`
+	Started time.Time `json:"started"` // the run
+	Outcome Outcome   `json:"outcome"`
+	// Found is the outcome in words.
+	Found string `json:"found"`
+	// Kept and Left as in the run's report.
+	Kept []string `json:"kept,omitempty"`
+	Left []string `json:"left,omitempty"`
+}
+
+// found says in words what a run that looks, or an undo, made of a record.
+func found(k Kind, o outcomeRow) string {
+	switch {
+	case k == Undo:
+		return cmpOr(o.Reason, string(o.Outcome))
+	case o.Outcome == OutUnchanged && k == Verify:
+		return strings.TrimSuffix("the same on both sides; "+o.Reason, "; ")
+	case o.Outcome == OutUnchanged:
+		return strings.TrimSuffix("nothing missed; "+o.Reason, "; ")
+	case o.Outcome == OutExcluded && k == Verify:
+		return "not compared: " + o.Reason
+	}
+	return o.Reason
+}
+
+// looks finds what the newest verification, census and undo said of a record. Their plans say in which it is.
+func (e *Engine) looks(ctx context.Context, ref desk.Ref) (out []Look, err error) {
+	var runs []Run
+	if err := e.each(ctx, e.runsPart(), "", func(r Row) error {
+		run, err := decode[Run](r)
+		if !run.Dry && (run.Kind == Verify || run.Kind == Census || run.Kind == Undo) {
+			runs = append(runs, run)
+		}
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	for _, run := range slices.Backward(runs) { // their ids sort by time
+		if slices.ContainsFunc(out, func(l Look) bool { return l.Kind == run.Kind }) {
+			continue
+		}
+		o, err := e.outcomeOf(ctx, run.ID, ref)
+		if err != nil {
+			return nil, err
+		}
+		if o.Outcome != "" {
+			out = append(out, Look{Kind: run.Kind, Run: run.ID, Started: run.Started, Outcome: o.Outcome, Found: found(run.Kind, o), Kept: o.Kept, Left: o.Left})
+		}
+	}
+	slices.Reverse(out)
+	return out, nil
+}
+
+// outcomeOf returns what became of a record in a run: the zero outcomeRow if it was not planned, or has no outcome yet.
+func (e *Engine) outcomeOf(ctx context.Context, run string, ref desk.Ref) (o outcomeRow, err error) {
+	pages, err := e.pageRows(ctx, run)
+	if err != nil {
+		return o, err
+	}
+	for _, p := range pages {
+		if p.Kind != ref.Kind {
+			continue
+		}
+		es, err := e.entries(ctx, p.Object)
+		if errors.Is(err, ErrNoObject) {
+			continue // plans are not kept for ever
+		}
+		if err != nil {
+			return o, err
+		}
+		if seq := slices.IndexFunc(es, func(it planEntry) bool { return it.Ref == ref }); seq >= 0 {
+			_, err := e.get(ctx, e.outKey(run, p.No, seq), &o)
+			return o, err
+		}
+	}
+	return o, nil
 }
 
 // Explain tells what is known of a record, or refuses where nothing is.
@@ -52,15 +137,25 @@ func (e *Engine) Explain(ctx context.Context, ref desk.Ref) (Explanation, error)
 	if row.Claim != nil {
 		x.Busy = row.Claim.Until
 	}
+	for i, t := range x.Trail {
+		x.Trail[i].Why = dueWords(t.Why)
+	}
+	if x.Looks, err = e.looks(ctx, ref); err != nil {
+		return x, err
+	}
 	for _, scope := range slices.Sorted(maps.Keys(e.mig.Scopes)) {
 		var d dueRow
 		if n, err := e.get(ctx, e.dueKey(scope, ref), &d); err != nil {
 			return x, err
 		} else if n > 0 {
-			x.Due = append(x.Due, fmt.Sprintf("next run over scope %s (%s)", scope, d.Why))
+			why := dueWords(d.Why)
+			if d.Heal && d.Why != "verify" {
+				why += ", and " + dueWords("verify")
+			}
+			x.Due = append(x.Due, fmt.Sprintf("next run over scope %s: %s", scope, why))
 		}
 	}
-	if v == 0 && len(x.Due) == 0 {
+	if v == 0 && len(x.Due)+len(x.Looks) == 0 {
 		return x, refuse("nothing is known of %s: no run has listed it. Ids are the source's", ref)
 	}
 	var h Held

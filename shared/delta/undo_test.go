@@ -186,7 +186,7 @@ func TestDeltaAndUndo(t *testing.T) {
 				t.Errorf("%s %+v %+v", rep.Status, rep.Counts, rep.Left)
 			}
 			x, err := w.Engine().Explain(ctx, ticket(c.edited))
-			if last := x.Trail[len(x.Trail)-1]; err != nil || !slices.Equal(last.Wrote, []string{"status", "subject", "type"}) || len(x.Due) != 1 || !strings.Contains(x.Due[0], "undone") {
+			if last := x.Trail[len(x.Trail)-1]; err != nil || !slices.Equal(last.Wrote, []string{"status", "subject", "type"}) || len(x.Due) != 1 || !strings.Contains(x.Due[0], "an undo took back") {
 				t.Errorf("%+v %v", x, err)
 			}
 

@@ -366,7 +366,7 @@ func (e *Engine) sameFile(ctx context.Context, w *work, src desk.File, target de
 
 // verifyWords says how a verification came out.
 func verifyWords(run Run, c report.Counts) string {
-	s := fmt.Sprintf("%d records differ, %d more only in what is held", c.Failed, c.Held)
+	s := fmt.Sprintf("%s %s, %d more only in what is held", report.Records(c.Failed), report.Plural(c.Failed, "differs", "differ"), c.Held)
 	if run.Heal && c.Failed > 0 {
 		s += fmt.Sprintf("; what a run can mend is due, and the next delta over scope %s heals it or holds it", run.Scope)
 	}

@@ -179,6 +179,18 @@ func (c Counts) all() []tally {
 	return append([]tally{{"listed", c.Listed}, {"dropped", c.Dropped}, {"planned", c.Planned}}, c.outcomes()...)
 }
 
+// named gives the counts the names they have in this run: what an undo writes is what it takes back.
+func (r Report) named(all []tally) []tally {
+	if r.Kind == "undo" {
+		for i := range all {
+			if all[i].name == "updated" {
+				all[i].name = "taken back"
+			}
+		}
+	}
+	return all
+}
+
 // outcomes returns what became of the planned records.
 func (c Counts) outcomes() []tally {
 	return []tally{

@@ -29,7 +29,8 @@ const (
 )
 
 // newFlow lays the picture out. Bars that are too thin to see are drawn thicker.
-func newFlow(c Counts) flow {
+func newFlow(r Report) flow {
+	c := r.Counts
 	if c.Listed <= 0 {
 		return flow{}
 	}
@@ -49,7 +50,7 @@ func newFlow(c Counts) flow {
 			at = y + h/2 - 4
 		}
 		f.Bars = append(f.Bars, bar{
-			Class: "c-" + name, Name: name, Count: number(n), None: n == 0,
+			Class: "c-" + name, Name: r.named([]tally{{name, n}})[0].name, Count: number(n), None: n == 0,
 			X: px(x), Y: px(y), H: px(h), LabelX: px(x + flowThick + 8), NameY: px(at), NextY: px(at + 17),
 		})
 		height = math.Max(height, math.Max(y+h, y+flowSlot-6))

@@ -18,7 +18,7 @@ var pageText string
 var pageTemplate = template.Must(template.New("report").Funcs(template.FuncMap{
 	"number": number, "size": size, "stamp": stamp, "length": length, "seconds": seconds, "cursor": cursor, "join": strings.Join,
 	"steps": steps, "largest": func(m map[string]int) []row { return rows(largest(m)) }, "sum": sum,
-	"outcomes": func(c Counts) []row { return rows(c.all()) }, "meaning": LossClass.meaning, "outcome": Report.outcome,
+	"outcomes": func(r Report, c Counts) []row { return rows(r.named(c.all())) }, "meaning": LossClass.meaning, "outcome": Report.outcome,
 }).Parse(pageText))
 
 // page is what the template sees.
@@ -49,7 +49,7 @@ func rows(all []tally) []row {
 // and follows the reader's choice of light or dark.
 func HTML(w io.Writer, r Report) error {
 	p := page{
-		Report: filled(r), Verdict: Verdict(r), Tone: tone(r), Cutoff: cutoffWords(r), Flow: newFlow(r.Counts), Open: r.Counts.Planned - r.Counts.Finished(),
+		Report: filled(r), Verdict: Verdict(r), Tone: tone(r), Cutoff: cutoffWords(r), Flow: newFlow(r), Open: r.Counts.Planned - r.Counts.Finished(),
 	}
 	if n := len(p.Exceptions) - htmlRows; n > 0 {
 		p.Exceptions, p.MoreExceptions = p.Exceptions[:htmlRows], n

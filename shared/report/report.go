@@ -7,15 +7,18 @@ import (
 	"time"
 )
 
-// Report of one run. It holds ids, names of fields, counts and durations; never a subject, body, name or address.
+// Report of one run. It holds ids, names of fields, counts and durations; never a subject, body, name or address of what is moved.
 type Report struct {
 	Migration string `json:"migration"`
-	Run       string `json:"run"`  // ULID
-	Kind      string `json:"kind"` // full, delta, sample, verify, census, remap, undo, backup
-	Window    string `json:"window,omitempty"`
-	Scope     string `json:"scope"`
-	Mode      string `json:"mode"`
-	Dry       bool   `json:"dry_run"`
+	// Owner looks at the exceptions, Decider decides what is held: the migration's own people, as its file names them.
+	Owner   string `json:"owner,omitempty"`
+	Decider string `json:"decider,omitempty"`
+	Run     string `json:"run"`  // ULID
+	Kind    string `json:"kind"` // full, delta, sample, verify, census, remap, undo, backup
+	Window  string `json:"window,omitempty"`
+	Scope   string `json:"scope"`
+	Mode    string `json:"mode"`
+	Dry     bool   `json:"dry_run"`
 	// Status: verified, exceptions (finished with held or failed records), stopped (threshold, or mail noticed), cancelled,
 	// waiting or running.
 	Status string `json:"status"`

@@ -25,16 +25,17 @@ var began = time.Date(2026, 11, 20, 22, 0, 4, 0, time.UTC)
 // exceptions is a delta that finished with held and failed records.
 func exceptions() Report {
 	return Report{
-		Migration: "acme", Run: "01JD5Y6QZV8J3W3C4N7H2K9M5T", Kind: "delta", Window: "nightly", Scope: "all", Mode: "create+update", Status: "exceptions",
+		Migration: "acme", Owner: "Jo Doe <jo@acme.example>", Decider: "Kim Ito <kim@acme.example>",
+		Run: "01JD5Y6QZV8J3W3C4N7H2K9M5T", Kind: "delta", Window: "nightly", Scope: "all", Mode: "create+update", Status: "exceptions",
 		ConfigHash: "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
 		Started:    began, Ended: began.Add(74*time.Minute + 31*time.Second),
 		CutoffBefore: json.RawMessage(`{"t": "2026-11-19T22:00:03Z"}`), CutoffAfter: json.RawMessage(`{"t":"2026-11-20T22:00:04Z"}`),
 		Counts: Counts{Listed: 15240, Dropped: 2899, Planned: 12341, Created: 412, Updated: 3021, Unchanged: 8861, Excluded: 33, Held: 11, Failed: 3},
 		ByKind: []KindCounts{
-			{"companies", Counts{Listed: 120, Dropped: 40, Planned: 80, Created: 2, Updated: 8, Unchanged: 70}},
-			{"people", Counts{Listed: 5120, Dropped: 859, Planned: 4261, Created: 110, Updated: 1013, Unchanged: 3130, Excluded: 8}},
-			{"groups", Counts{}},
-			{"tickets", Counts{Listed: 10000, Dropped: 2000, Planned: 8000, Created: 300, Updated: 2000, Unchanged: 5661, Excluded: 25, Held: 11, Failed: 3}},
+			{"company", Counts{Listed: 120, Dropped: 40, Planned: 80, Created: 2, Updated: 8, Unchanged: 70}},
+			{"person", Counts{Listed: 5120, Dropped: 859, Planned: 4261, Created: 110, Updated: 1013, Unchanged: 3130, Excluded: 8}},
+			{"group", Counts{}},
+			{"ticket", Counts{Listed: 10000, Dropped: 2000, Planned: 8000, Created: 300, Updated: 2000, Unchanged: 5661, Excluded: 25, Held: 11, Failed: 3}},
 		},
 		Requests: map[string]map[string]int{
 			"source": {"incremental/tickets": 101, "tickets/show": 8000, "tickets/comments": 8214, "users/show": 4261},
@@ -44,25 +45,25 @@ func exceptions() Report {
 		Bytes:      1_234_567_890,
 		Seconds:    map[string]float64{"close": 2.4, "push": 16212.7, "list": 88},
 		Losses: []LossClass{
-			{"oversize-file", "The file is larger than the target takes; a note says where it is.", 4, []string{"tickets/991", "tickets/1042"}},
-			{"status-history", "The status history cannot be written there; it is kept as one internal note.", 2311, []string{"tickets/12", "tickets/17", "tickets/33", "tickets/40", "tickets/41"}},
+			{"oversize-file", "The file is larger than the target takes; a note says where it is.", 1, []string{"ticket/991"}},
+			{"status-history", "The status history cannot be written there; it is kept as one internal note.", 2311, []string{"ticket/12", "ticket/17", "ticket/33", "ticket/40", "ticket/41"}},
 		},
 		Exceptions: append([]Exception{
-			{"tickets/42", "9931", "held", "Both sides changed status and priority since the last run.", "deltadesk decide acme tickets/42 status=source priority=target"},
-			{"tickets/77", "", "held", "In doubt: an answer to create was lost and the target cannot be searched.", "deltadesk decide acme tickets/77 link=ID, or again"},
-			{"tickets/1042", "10230", "failed", "The target rejected field cf_region (422).", "correct the mapping of region, then deltadesk retry acme tickets/1042"},
+			{"ticket/42", "9931", "held", "status changed on both sides; priority changed on both sides", "deltadesk decide ticket/42 --field status --choose source|target|value"},
+			{"ticket/77", "", "held", "an answer to create was lost, and this target cannot be searched", "deltadesk decide ticket/77 --link TARGET-ID | --create-again"},
+			{"ticket/1042", "10230", "failed", "The target rejected field cf_region (422).", "mend the cause; the record stays due and is tried again by the next run"},
 		}, more()...),
-		Kept:     []Kept{{"tickets/51", []string{"assignee", "priority"}}, {"tickets/53", []string{"status"}}},
+		Kept:     []Kept{{"ticket/51", []string{"assignee", "priority"}}, {"ticket/53", []string{"status"}}},
 		Excluded: map[string]int{"the mode leaves changes of migrated records out": 25, "spam in the source": 8},
 	}
 }
 
 func more() (all []Exception) {
 	for i := range 9 {
-		all = append(all, Exception{fmt.Sprintf("tickets/%d", 2000+i), fmt.Sprint(11000 + i), "held", "Both sides changed group.", fmt.Sprintf("deltadesk decide acme tickets/%d group=source", 2000+i)})
+		all = append(all, Exception{fmt.Sprintf("ticket/%d", 2000+i), fmt.Sprint(11000 + i), "held", "group changed on both sides", fmt.Sprintf("deltadesk decide ticket/%d --field group --choose source|target|value", 2000+i)})
 	}
 	for i := range 2 {
-		all = append(all, Exception{fmt.Sprintf("tickets/%d", 3000+i), "", "failed", "The source answered 500 five times.", fmt.Sprintf("deltadesk retry acme tickets/%d", 3000+i)})
+		all = append(all, Exception{fmt.Sprintf("ticket/%d", 3000+i), "", "failed", "The source answered 500 five times.", "mend the cause; the record stays due and is tried again by the next run"})
 	}
 	return all
 }
@@ -80,10 +81,10 @@ func reports() map[string]Report {
 	stopped.Status, stopped.CutoffAfter = "stopped", stopped.CutoffBefore
 	stopped.Why = "26 of 4,126 finished records failed, more than the threshold of 0.5 % and 25 allows."
 	stopped.Counts = Counts{Listed: 10000, Dropped: 2000, Planned: 8000, Updated: 3000, Unchanged: 1100, Failed: 26}
-	stopped.ByKind = []KindCounts{{"tickets", stopped.Counts}}
+	stopped.ByKind = []KindCounts{{"ticket", stopped.Counts}}
 	stopped.Excluded, stopped.Exceptions = nil, nil
 	for i := range 26 {
-		stopped.Exceptions = append(stopped.Exceptions, Exception{fmt.Sprintf("tickets/%d", i), "", "failed", "The target rejected field cf_region (422).", ""})
+		stopped.Exceptions = append(stopped.Exceptions, Exception{fmt.Sprintf("ticket/%d", i), "", "failed", "The target rejected field cf_region (422).", ""})
 	}
 
 	empty := Report{
@@ -91,11 +92,14 @@ func reports() map[string]Report {
 		Started: began, Ended: began.Add(1900 * time.Millisecond), CutoffBefore: json.RawMessage(`"a"`), CutoffAfter: json.RawMessage(`"b"`),
 	}
 
+	still := empty // nothing had changed, so the mark is where it was
+	still.CutoffAfter = still.CutoffBefore
+
 	running := exceptions()
 	running.Status, running.Kind, running.Window, running.Ended = "running", "full", "", time.Time{}
 	running.CutoffBefore, running.CutoffAfter = nil, nil
 	running.Counts = Counts{Listed: 500000, Planned: 500000, Created: 123456, Held: 1}
-	running.ByKind = []KindCounts{{"tickets", running.Counts}}
+	running.ByKind = []KindCounts{{"ticket", running.Counts}}
 	running.Exceptions, running.Kept, running.Losses, running.Excluded = running.Exceptions[:1], nil, nil, nil
 
 	dry := verified
@@ -106,15 +110,15 @@ func reports() map[string]Report {
 	verify := exceptions()
 	verify.Kind, verify.Mode, verify.Window, verify.CutoffAfter = "verify", "", "", verify.CutoffBefore
 	verify.Counts = Counts{Listed: 100, Planned: 100, Unchanged: 95, Excluded: 4, Failed: 1}
-	verify.ByKind = []KindCounts{{"tickets", verify.Counts}}
+	verify.ByKind = []KindCounts{{"ticket", verify.Counts}}
 	verify.Excluded = map[string]int{"not in the source any more": 4}
-	verify.Exceptions = []Exception{{"tickets/5", "77", "failed", "differs in: priority", "deltadesk retry acme tickets/5"}}
+	verify.Exceptions = []Exception{{"ticket/5", "77", "failed", "differs: priority", "deltadesk explain ticket/5"}}
 	verify.Kept, verify.Losses = nil, nil
 	many := verify // only the first ones are listed
 	many.Counts = Counts{Listed: 50_000, Planned: 50_000, Unchanged: 20_000, Held: 4_000, Failed: 26_000}
-	many.ByKind = []KindCounts{{"tickets", many.Counts}}
+	many.ByKind = []KindCounts{{"ticket", many.Counts}}
 	many.Excluded, many.ExceptionsLeftOut = nil, 29_999
-	many.Kept, many.KeptLeftOut = []Kept{{"tickets/51", []string{"priority"}}}, 700
+	many.Kept, many.KeptLeftOut = []Kept{{"ticket/51", []string{"priority"}}}, 700
 
 	sample := empty
 	sample.Kind, sample.Window, sample.Mode, sample.CutoffBefore, sample.CutoffAfter = "sample", "", "create+update", nil, nil
@@ -143,7 +147,7 @@ func reports() map[string]Report {
 	waiting := running
 	waiting.Status, waiting.Why = "waiting", "The source cannot be reached since 2026-11-20 22:10 UTC."
 	return map[string]Report{
-		"verified": verified, "exceptions": exceptions(), "stopped": stopped, "empty": empty, "running": running, "dry": dry, "verify": verify, "many": many,
+		"verified": verified, "exceptions": exceptions(), "stopped": stopped, "empty": empty, "still": still, "running": running, "dry": dry, "verify": verify, "many": many,
 		"cancelled": cancelled, "waiting": waiting, "sample": sample, "undo": undo, "undone": clean,
 	}
 }
@@ -213,7 +217,7 @@ func TestValidateRefuses(t *testing.T) {
 		{"not JSON", "{", "", "not JSON"},
 		{"unknown key", `"migration"`, `"subject": "Printer on fire", "migration"`, "subject"},
 		{"unknown count", `"listed"`, `"lost": 1, "listed"`, "lost"},
-		{"unknown key of a kind", `"kind": "people"`, `"name": "x", "kind": "people"`, "name"},
+		{"unknown key of a kind", `"kind": "person"`, `"name": "x", "kind": "person"`, "name"},
 		{"unknown key of a loss", `"class"`, `"text": "x", "class"`, "text"},
 		{"unknown key of an exception", `"record"`, `"title": "x", "record"`, "title"},
 		{"unknown key of kept", `"fields"`, `"values": [], "fields"`, "values"},
@@ -226,7 +230,7 @@ func TestValidateRefuses(t *testing.T) {
 		{"run", "01JD5Y6QZV8J3W3C4N7H2K9M5T", "42", "run"},
 		{"time", "2026-11-20T22:00:04Z\",\n  \"ended", "yesterday\",\n  \"ended", "started"},
 		{"null list", `"examples": [`, `"examples": null, "meaning": [`, "losses"},
-		{"a sixth example", `"tickets/12",`, `"tickets/12", "tickets/13",`, "examples"},
+		{"a sixth example", `"ticket/12",`, `"ticket/12", "ticket/13",`, "examples"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			bad := strings.Replace(good, c.old, c.new, 1)
@@ -266,9 +270,9 @@ func TestCheck(t *testing.T) {
 		{"right", func(*Report) {}, ""},
 		{"lost in listing", func(r *Report) { r.Counts.Listed++; r.ByKind[0].Listed++ }, "listed 15241 is not dropped 2899 + planned 12341"},
 		{"lost in pushing", func(r *Report) { r.Counts.Updated--; r.ByKind[3].Updated-- }, "planned 12341 is not created 412 + updated 3020"},
-		{"one kind", func(r *Report) { r.ByKind[0].Updated--; r.ByKind[1].Updated++ }, "companies: planned 80 is not"},
+		{"one kind", func(r *Report) { r.ByKind[0].Updated--; r.ByKind[1].Updated++ }, "company: planned 80 is not"},
 		{"kinds and total", func(r *Report) { r.ByKind = r.ByKind[:3] }, "the kinds together"},
-		{"kind twice", func(r *Report) { r.ByKind[2].Kind = "people" }, "occurs twice"},
+		{"kind twice", func(r *Report) { r.ByKind[2].Kind = "person" }, "occurs twice"},
 		{"negative", func(r *Report) { r.Counts.Held = -1 }, "held is -1"},
 		{"exception left out", func(r *Report) { r.Exceptions = r.Exceptions[1:] }, "13 exceptions (10 held, 3 failed) for 11 held and 3 failed"},
 		{"left out of a delta", func(r *Report) { r.Exceptions, r.ExceptionsLeftOut = r.Exceptions[1:], 1 }, "13 exceptions (10 held, 3 failed) for"},
@@ -432,6 +436,17 @@ func TestLongLists(t *testing.T) {
 	for _, want := range []string{"1,000 shown, 14 more in the JSON report", "1,000 shown, 2 more in the JSON report"} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("the page does not say %q", want)
+		}
+	}
+}
+
+// TestTaught: what reports of the tests teach can be typed.
+func TestTaught(t *testing.T) {
+	for name, r := range reports() {
+		for _, e := range r.Exceptions {
+			if _, cmd, ok := strings.Cut(e.Next, "deltadesk "); ok && !regexp.MustCompile(`^(decide|explain) (ticket|person|company)/\d+ ?`).MatchString(cmd) {
+				t.Errorf("%s: there is no command %q", name, e.Next)
+			}
 		}
 	}
 }

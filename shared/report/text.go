@@ -58,6 +58,9 @@ func facts(r Report) []string {
 	if !r.Ended.IsZero() {
 		f = append(f, "took "+length(r.Ended.Sub(r.Started)))
 	}
+	if r.Owner != "" {
+		f = append(f, "owner "+r.Owner)
+	}
 	return f
 }
 
@@ -146,7 +149,7 @@ func (t *text) counts(r Report) {
 			n++
 		}
 		t.line(t.paint(bold, head))
-		for row, name := range r.Counts.all() {
+		for row, name := range r.named(r.Counts.all()) {
 			line, some := fmt.Sprintf("%-*s", first, name.name), false
 			if row > 2 || name.name == "dropped" {
 				line = fmt.Sprintf("%-*s", first, "  "+name.name)
@@ -167,7 +170,7 @@ func (t *text) counts(r Report) {
 		columns = columns[n:]
 	}
 	if open := r.Counts.Planned - r.Counts.Finished(); open > 0 {
-		t.line(fmt.Sprintf("  %s not finished", records(open)))
+		t.line(fmt.Sprintf("  %s not finished", Records(open)))
 	}
 }
 
@@ -184,7 +187,7 @@ func (t *text) pairs(r Report) {
 	t.line("")
 	for _, side := range []string{"source", "target"} {
 		if n := sum(r.Requests[side]); n > 0 {
-			pair(side, number(n)+" "+plural(n, "request", "requests"))
+			pair(side, number(n)+" "+Plural(n, "request", "requests"))
 		}
 	}
 	if r.Bytes > 0 {
@@ -198,7 +201,7 @@ func (t *text) pairs(r Report) {
 		pair("work", strings.Join(took, ", "))
 	}
 	if len(r.Kept) > 0 {
-		pair("kept", records(len(r.Kept)+r.KeptLeftOut)+" with fields that people changed in the target, left as they are")
+		pair("kept", Records(len(r.Kept)+r.KeptLeftOut)+" with fields that people changed in the target, left as they are")
 	}
 	for _, e := range largest(r.Excluded) {
 		pair("excluded", number(e.n)+": "+e.name)
@@ -211,7 +214,7 @@ func (t *text) losses(r Report) {
 	}
 	t.heading("What the target cannot keep")
 	for _, l := range r.Losses {
-		t.wrap("  ", fmt.Sprintf("%s, %s times: %s", l.Class, number(l.Count), l.meaning()))
+		t.wrap("  ", fmt.Sprintf("%s, %s %s: %s", l.Class, number(l.Count), Plural(l.Count, "time", "times"), l.meaning()))
 	}
 }
 
@@ -272,6 +275,9 @@ func (t *text) exceptions(r Report) {
 		return
 	}
 	t.heading("Needs somebody")
+	if r.Decider != "" {
+		t.wrap("  ", r.Decider+" decides.")
+	}
 	for _, e := range r.Exceptions[:min(len(r.Exceptions), textExceptions)] {
 		color := yellow
 		if e.Outcome == "failed" {

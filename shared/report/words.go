@@ -30,19 +30,21 @@ func verdict(r Report) string {
 		case r.Kind == "census":
 			return "Nothing was missed: what the source shows and what was brought over agree, but for what the next delta brings anyway."
 		case r.Kind == "remap":
-			return fmt.Sprintf("The mapping makes something else of %s; the next delta writes what it makes of them.", records(c.Updated))
+			return fmt.Sprintf("The mapping makes something else of %s; the next delta writes what it makes of them.", Records(c.Updated))
 		case r.Kind == "undo" && c.Planned == 0:
 			return "Done. The run had written nothing."
 		case r.Kind == "undo" && r.Dry:
-			return fmt.Sprintf("All that the run did to %s would be taken back.", records(c.Planned-c.Excluded))
+			return fmt.Sprintf("All that the run did to %s would be taken back.", Records(c.Planned-c.Excluded))
 		case r.Kind == "undo":
-			return fmt.Sprintf("Undone: all that the run did to %s.", records(c.Planned-c.Excluded))
+			return fmt.Sprintf("Undone: all that the run did to %s.", Records(c.Planned-c.Excluded))
 		case r.Kind == "sample" && c.Planned == 0:
 			return "Done. There is no ticket to take a sample of."
+		case r.Kind == "verify" && c.Planned == 0:
+			return "Done. There is nothing to compare."
 		case c.Planned == 0:
 			return "Done. Nothing had changed."
 		case r.Kind == "verify":
-			return fmt.Sprintf("Both sides agree: nothing differs in the %s compared.", records(c.Planned-c.Excluded))
+			return fmt.Sprintf("Both sides agree: nothing differs in the %s compared.", Records(c.Planned-c.Excluded))
 		case r.Dry:
 			return fmt.Sprintf("All %s would go through.", planned(c))
 		}
@@ -50,11 +52,11 @@ func verdict(r Report) string {
 	case "exceptions":
 		switch {
 		case r.Kind == "verify":
-			return fmt.Sprintf("%s of %s compared %s.", number(needs), records(c.Planned-c.Excluded), plural(needs, "is not the same on both sides", "are not the same on both sides"))
+			return fmt.Sprintf("%s of %s compared %s.", number(needs), Records(c.Planned-c.Excluded), Plural(needs, "is not the same on both sides", "are not the same on both sides"))
 		case r.Kind == "census":
-			return fmt.Sprintf("%s of %s looked at %s missed by the deltas, or could not be looked at.", number(needs), records(c.Planned), plural(needs, "was", "were"))
+			return fmt.Sprintf("%s of %s looked at %s missed by the deltas, or could not be looked at.", number(needs), Records(c.Planned), Plural(needs, "was", "were"))
 		case r.Kind == "remap":
-			return fmt.Sprintf("The mapping makes something else of %s; %s could not be looked at.", records(c.Updated), number(needs))
+			return fmt.Sprintf("The mapping makes something else of %s; %s could not be looked at.", Records(c.Updated), number(needs))
 		case r.Kind == "undo" && r.Dry:
 			return fmt.Sprintf("%s of %s would not be taken back wholly.", number(needs), planned(c))
 		case r.Kind == "undo":
@@ -62,7 +64,7 @@ func verdict(r Report) string {
 		case r.Dry:
 			return fmt.Sprintf("%s of %s would need somebody.", number(needs), planned(c))
 		}
-		return fmt.Sprintf("Done, but %s of %s %s somebody.", number(needs), planned(c), plural(needs, "needs", "need"))
+		return fmt.Sprintf("Done, but %s of %s %s somebody.", number(needs), planned(c), Plural(needs, "needs", "need"))
 	case "stopped":
 		return fmt.Sprintf("Stopped after %s of %s.", number(c.Finished()), planned(c))
 	case "cancelled":
@@ -90,7 +92,7 @@ func cutoffWords(r Report) string {
 	case r.Kind == "sample":
 		return "A sample moves no cutoff and makes no baseline."
 	case r.Kind == "undo" && !r.Dry:
-		return "The cutoff stayed where it was: what was taken back is due, and the next delta brings it again."
+		return "The cutoff stayed where it was: what was taken back is due, and the next run brings it again."
 	case before != after:
 		return "The cutoff moved forward: the next delta lists what changed after the mark that this run began with."
 	case r.Dry:
@@ -101,6 +103,9 @@ func cutoffWords(r Report) string {
 		return "The cutoff moves when the run has finished."
 	case r.Status == "stopped" || r.Status == "cancelled":
 		return "The cutoff stayed where it was: the next run lists the same changes again, so nothing is lost."
+	}
+	if r.Counts.Listed == 0 {
+		return "The cutoff stayed where it was, because nothing had changed."
 	}
 	return "The cutoff stayed where it was."
 }
@@ -123,12 +128,14 @@ func (l LossClass) meaning() string {
 }
 
 func planned(c Counts) string {
-	return number(c.Planned) + " planned " + plural(c.Planned, "record", "records")
+	return number(c.Planned) + " planned " + Plural(c.Planned, "record", "records")
 }
 
-func records(n int) string { return number(n) + " " + plural(n, "record", "records") }
+// Records says how many records, in the words of every report.
+func Records(n int) string { return number(n) + " " + Plural(n, "record", "records") }
 
-func plural(n int, one, more string) string {
+// Plural chooses the word for one or for more.
+func Plural(n int, one, more string) string {
 	if n == 1 {
 		return one
 	}

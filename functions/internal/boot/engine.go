@@ -25,7 +25,9 @@ type Ports struct {
 	Session string
 	// Calls counts calls of the store by operation. May be nil.
 	Calls func() map[string]int
-	Log   *slog.Logger
+	// ReadOnly: the engine will only be asked what it knows, so nothing of the target is made or written.
+	ReadOnly bool
+	Log      *slog.Logger
 }
 
 // Backed returns the migration file with the archive of its backup section as target: a migration of its own, with a ledger
@@ -99,7 +101,7 @@ func (f *File) Desks(log *slog.Logger, readOnly bool) (Desks, error) {
 
 // Engine makes the clients of both desks and the engine between them. It makes no request.
 func (f *File) Engine(p Ports) (*delta.Engine, error) {
-	d, err := f.Desks(p.Log, false)
+	d, err := f.Desks(p.Log, p.ReadOnly)
 	if err != nil {
 		return nil, err
 	}

@@ -20,7 +20,8 @@ type File struct {
 	Migration      delta.Migration
 	Source, Target Desk
 	Backup         Backup
-	// Owner gets the daily exceptions; Decider stops, rolls back and answers what is held.
+	// Owner looks at the exceptions every day; Decider may stop the migration and decides what is held. Both are named where
+	// people read of it.
 	Owner, Decider Contact
 }
 
@@ -31,6 +32,9 @@ type Backup struct {
 
 // Contact is a person of the migration's own.
 type Contact struct{ Name, Email string }
+
+// String returns "Name <email>".
+func (c Contact) String() string { return c.Name + " <" + c.Email + ">" }
 
 // Options are what Load needs besides the file.
 type Options struct {
