@@ -350,11 +350,9 @@ func (e *Engine) leave(ctx context.Context, w *work, why string) error {
 	if w.row.Target == "" && w.row.Claim != nil {
 		// A create is open. If it took effect, what it made is what is left behind.
 		w.held = Held{Ref: w.ref, Run: w.run.ID, Scope: w.run.Scope}
-		v, err := e.get(ctx, e.heldKey(w.ref), &w.heldBefore)
-		if err != nil {
+		if err := e.loadHeld(ctx, w); err != nil {
 			return err
 		}
-		w.heldVersion = v
 		if err := e.claim(ctx, w, nil); err != nil {
 			return err
 		}

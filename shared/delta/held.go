@@ -255,6 +255,16 @@ func (e *Engine) Decide(ctx context.Context, ref desk.Ref, field desk.Field, ent
 	return e.makeDue(ctx, scope, dueRow{Listed: desk.Listed{Ref: ref, Open: true}, Why: "decision"})
 }
 
+// loadHeld reads what was asked about w's record, and what somebody answered. An answer to create that is older than the day on
+// which the migration adopted what is in the target may have been carried out on one that the ledger does not know: it is asked again.
+func (e *Engine) loadHeld(ctx context.Context, w *work) (err error) {
+	w.heldVersion, err = e.get(ctx, e.heldKey(w.ref), &w.heldBefore)
+	if a := w.heldBefore.Answer; a != nil && a.Choice == ChooseCreate && a.At.Before(w.run.Adopted) {
+		w.heldBefore.Answer = nil
+	}
+	return err
+}
+
 // keepHeld writes, renews or removes a record's held row.
 func (e *Engine) keepHeld(ctx context.Context, h Held, before Held, version int64) error {
 	if h.empty() {

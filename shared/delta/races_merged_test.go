@@ -142,6 +142,33 @@ func TestRaceOpenCreateOfMerged(t *testing.T) {
 	}
 }
 
+// The create of a ticket lost its answer, and people merge what it made into another ticket before anybody looks. Where the search
+// shows merged tickets, it goes on there; elsewhere nobody can know, and it is made again.
+func TestRaceOpenCreateMergedThere(t *testing.T) {
+	for _, finds := range []bool{true, false} {
+		s := newStage(t)
+		s.Target.FindsMerged = finds
+		other := s.ticket("other", "of other")
+		s.full()
+		id := s.ticket("one", "of one")
+		lose(t, s.Target, "create", func() { s.Target.Join(s.there(id), s.there(other)) })
+		s.delta()
+		n := 0
+		for _, all := range s.Target.Look() {
+			for _, seen := range all {
+				for _, body := range bodies(seen) {
+					if body == "of one" {
+						n++
+					}
+				}
+			}
+		}
+		if want := map[bool]int{true: 1, false: 2}[finds]; n != want {
+			t.Errorf("the search shows merged tickets: %v; the entry is there %d times, want %d", finds, n, want)
+		}
+	}
+}
+
 // The owner of a link that waits leaves the scope in which it waits: the run over the other scope draws the link.
 func TestRaceLinkWaitsInBothScopes(t *testing.T) {
 	s := newStage(t)

@@ -449,6 +449,56 @@ func TestRaceRestoredDeletion(t *testing.T) {
 	s.held("status")
 }
 
+// The ledger is of the day on which somebody said that what is gone, or may never have arrived, is to be created. It has been since:
+// whoever adopts what is there looks, and where that cannot tell, asks once more.
+func TestRaceRestoredAnswer(t *testing.T) {
+	restore := func(s *stage, amid func()) {
+		day := s.Store.Snapshot()
+		s.delta()
+		amid()
+		s.Store.Restore(day)
+		s.Restart()
+		s.Wait(time.Hour)
+		run(t, s.World, delta.Request{Kind: delta.Full, Scope: "all", Restart: true, Adopt: true})
+	}
+	for _, blind := range []bool{false, true} {
+		s := newStage(t)
+		s.Target.NoFinder, s.Migration.OnTargetGone = blind, delta.HoldGone
+		id := s.ticket("one", "first")
+		s.full()
+		s.Target.Remove(s.there(id))
+		s.say(id, "second")
+		s.delta()
+		s.held("deleted in the target")
+		s.decide(id, "", delta.ChooseCreate)
+		restore(s, func() {})
+		s.thread(id, "first", "second")
+		if blind {
+			s.held("deleted in the target")
+			if err := s.Engine().Decide(ctx, ticket(id), "", "", delta.Decision{Choice: delta.ChooseLink, Value: desk.Value{s.there(id).ID}}); err != nil {
+				t.Fatal(err)
+			}
+			s.delta()
+			s.thread(id, "first", "second")
+		}
+		s.nothingHeld()
+	}
+	s := newStage(t)
+	s.Target.NoMarkers, s.Target.Timed = true, true
+	id := s.ticket("one", "first")
+	s.full()
+	s.say(id, "second")
+	at(s.Target, "apply", 1, noAnswer) // it never arrives
+	s.delta()
+	s.Target.Fail = nil
+	s.delta()
+	s.held("may have been added already")
+	s.decide(id, "", delta.ChooseCreate)
+	restore(s, func() { s.Source.Redact(id, 1) })
+	s.thread(id, "first", "second")
+	s.held("may have been added already")
+}
+
 // The process dies, or the ledger is of the moment, between a run's verdict and the move of its cutoff. The run has ended: whoever
 // wants the migration to himself next does the rest for it.
 func TestRaceRestartBehindEnded(t *testing.T) {

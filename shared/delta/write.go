@@ -19,11 +19,9 @@ import (
 // work any more. The steps in their order are model: Claim, TakeOver, LookUp, Create, Apply, Commit.
 func (e *Engine) carryOut(ctx, intake context.Context, w *work) error {
 	if w.row.Held || w.row.Claim != nil { // a cut-off may have left a held row that the ledger does not know of
-		v, err := e.get(ctx, e.heldKey(w.ref), &w.heldBefore)
-		if err != nil {
+		if err := e.loadHeld(ctx, w); err != nil {
 			return err
 		}
-		w.heldVersion = v
 	}
 	w.held = Held{Ref: w.ref, Run: w.run.ID, Scope: w.run.Scope}
 	w.takeOver()

@@ -67,7 +67,8 @@ type (
 	}
 
 	// Finder finds what Create stored: all ids of records that carry the given source reference. A record just created may
-	// be missing for as long as Traits.FindLag.
+	// be missing for as long as Traits.FindLag. One that was merged since should be found, too, under its own id or that of
+	// the record that lives on: else what a create made whose answer was lost is made again.
 	Finder interface {
 		Find(ctx context.Context, source Ref) ([]string, error)
 	}

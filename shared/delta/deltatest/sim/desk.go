@@ -107,6 +107,10 @@ type record struct {
 	removed  bool        // by an undo
 	unheard  bool        // something happened to it that the feed did not tell
 	goneNo   int         // when it was deleted last, by the number of what happens
+	madeNo   int         // when it was made
+	intoNo   int         // when it was merged into another one
+	brought  []string    // markers of the entries that it was created with
+	noted    bool        // the ledger has named it
 }
 
 // writtenAt is when the migration last wrote a field of the record.
@@ -162,7 +166,7 @@ func (d *simDesk) newID() string { d.next++; return strconv.Itoa(d.next) }
 
 func (d *simDesk) add(k desk.Kind, f desk.Fields, by actor) *record {
 	ref := desk.Ref{Kind: k, ID: d.newID()}
-	r := &record{ref: ref, hist: map[desk.Field][]edit{}, made: by, madeAt: d.w.now, read: map[*proc]time.Time{}}
+	r := &record{ref: ref, hist: map[desk.Field][]edit{}, made: by, madeAt: d.w.now, madeNo: d.w.no, read: map[*proc]time.Time{}}
 	r.versions = []version{{fields: desk.Fields{}}}
 	d.records[ref] = r
 	d.order = append(d.order, r)
@@ -179,8 +183,12 @@ func (d *simDesk) add(k desk.Kind, f desk.Fields, by actor) *record {
 func (d *simDesk) change(r *record, ev desk.Event, into string, do func(*version)) {
 	d.quietly(r, do)
 	now := d.clock()
-	if d.w.no++; ev == desk.Deleted {
+	d.w.no++
+	switch ev {
+	case desk.Deleted:
 		r.goneNo = d.w.no
+	case desk.Merged:
+		r.intoNo = d.w.no
 	}
 	d.feed = append(d.feed, change{r.ref, now, ev, into})
 	v := r.now()

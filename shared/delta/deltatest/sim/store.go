@@ -136,6 +136,9 @@ func (w *world) wrote(row delta.Row) {
 		if row.Sort != "row" || !strings.Contains(row.Part, "/ticket/") {
 			return
 		}
+		if t := w.dst.records[desk.Ref{Kind: desk.Ticket, ID: between(row.Body, `"target":"`, `"`)}]; t != nil {
+			t.noted = true
+		}
 		old := w.rows[row.Part]
 		now := rowSeen{
 			claim: between(row.Body, `"claim":{"by":"`, `"`), how: between(row.Body, `"how":"`, `"`), held: has(`"held":true`), gone: has(`"gone":"`),

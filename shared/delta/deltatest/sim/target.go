@@ -155,6 +155,9 @@ func (t *target) Create(ctx context.Context, r desk.Record) (desk.Written, error
 		made := d.add(r.Ref.Kind, nil, migration)
 		d.w.say("  made %s: entries %s", made.ref, markers(es))
 		made.source = r.Ref
+		for _, e := range es {
+			made.brought = append(made.brought, e.marker)
+		}
 		d.quietly(made, func(v *version) {
 			d.set(made, v, fields, migration, d.w.now, false)
 			t.add(v, es, &w)
