@@ -138,7 +138,7 @@ func (e *Engine) copies(ctx context.Context, w *work, row movedRow, entry string
 			return nil, err
 		}
 		k, ok := known[entry]
-		if c.k = k; ok && c.row.Target != "" && (k.Digest != taken || k.Left) {
+		if c.k = k; ok && c.row.Target != "" && k.readable() {
 			out = append(out, c)
 		}
 	}
