@@ -548,12 +548,21 @@ func (e *Engine) mark(w *work, m *merge3) {
 	}
 }
 
-// untagged returns what the target shows without the event tag, where that is ours: tags are compared as if it were not there.
+// untagged returns what the target shows without the event tag, where that is ours: tags are compared as if it were not there. So
+// are copies of w's entries in other tickets that the target's people have merged into its own: beside w's they say nothing of it.
 func (e *Engine) untagged(w *work, now desk.Record) desk.Record {
 	if w.row.Tag != "" && !slices.Contains(w.want.Fields[desk.Tags], e.mig.EventTag) {
 		now.Fields = maps.Clone(now.Fields)
 		now.Fields[desk.Tags] = e.bare(now.Fields[desk.Tags])
 	}
+	ids := map[string]bool{}
+	for _, en := range now.Entries {
+		ids[en.ID] = true
+	}
+	now.Entries = slices.DeleteFunc(slices.Clone(now.Entries), func(en desk.Entry) bool {
+		k := w.known[e.entryOf(en.Marker)]
+		return k.Came && en.ID != k.Target && ids[k.Target]
+	})
 	return now
 }
 
