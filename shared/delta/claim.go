@@ -19,6 +19,9 @@ import (
 func (e *Engine) claim(ctx context.Context, w *work, intent map[desk.Field]base) error {
 	row := w.row
 	row.Digest = "" // from here on the target may be something else
+	if w.rec.Event != desk.Deleted && w.rec.Event != desk.Spam {
+		row.Gone = "" // and what a policy did about it may be taken back
+	}
 	row.saw(w)
 	now := e.Now().UTC()
 	row.Claim = &claim{

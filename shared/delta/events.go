@@ -198,10 +198,14 @@ func (e *Engine) mergeAliases(ctx context.Context, w *work) (moved bool, err err
 
 // mergeTarget does to the target of a merged ticket what the policy says, and tells where its thread is afterwards. Where the
 // target's people have merged both already, either way round, there is nothing to do; where they merged it into a third
-// ticket, that one is left alone.
+// ticket, that one is left alone. Two that show the same entry, because the merge was not followed before, stay apart.
 func (e *Engine) mergeTarget(ctx context.Context, w *work, ref desk.Ref, row *ledgerRow) (did bool, how joint, left desk.Fields, err error) {
 	if row.Target == "" || row.Into != "" && !row.Apart {
 		return false, nowhere, nil, nil // it never had a ticket, or left it behind in the one it was merged into before
+	}
+	twice, err := e.wouldDouble(ctx, w, ref)
+	if err != nil {
+		return false, apart, nil, err
 	}
 	from := desk.Ref{Kind: ref.Kind, ID: row.Target}
 	old, err := e.Target.Read(ctx, from)
@@ -217,9 +221,9 @@ func (e *Engine) mergeTarget(ctx context.Context, w *work, ref desk.Ref, row *le
 		return false, apart, nil, nil
 	case row.How == mergedThere, row.Into != "":
 		return false, apart, nil, nil
-	case e.mig.OnMerged == Mirror && can && w.run.Dry:
+	case e.mig.OnMerged == Mirror && can && !twice && w.run.Dry:
 		return true, together, nil, nil
-	case e.mig.OnMerged == Mirror && can:
+	case e.mig.OnMerged == Mirror && can && !twice:
 		if err := e.before(ctx, w, image{Ref: w.ref, Target: w.row.Target, Final: ref.String() + " was merged into it"}); err != nil {
 			return false, apart, nil, err
 		}
@@ -242,6 +246,17 @@ func (e *Engine) mergeTarget(ctx context.Context, w *work, ref desk.Ref, row *le
 		_, err = e.Target.Apply(ctx, from, desk.Change{Fields: left, Lock: old.Lock})
 	}
 	return false, apart, left, err
+}
+
+// wouldDouble tells whether w's own ticket in the target shows an entry that the ticket of ref shows, too.
+func (e *Engine) wouldDouble(ctx context.Context, w *work, ref desk.Ref) (bool, error) {
+	theirs, err := e.entriesOf(ctx, ref, &ledgerRow{})
+	for id, k := range theirs {
+		if own, ok := w.known[id]; ok && w.lent[id] == "" && own.readable() && k.readable() {
+			return true, err
+		}
+	}
+	return false, err
 }
 
 // joinEntries keeps in mind for good, or no longer, what was lent by a ticket that was merged into w's record.
@@ -536,12 +551,21 @@ func (e *Engine) mark(w *work, m *merge3) {
 	}
 }
 
-// untagged returns what the target shows without the event tag, where that is ours: tags are compared as if it were not there.
+// untagged returns what the target shows without the event tag, where that is ours: tags are compared as if it were not there. So
+// are copies of w's entries in other tickets that the target's people have merged into its own: beside w's they say nothing of it.
 func (e *Engine) untagged(w *work, now desk.Record) desk.Record {
 	if w.row.Tag != "" && !slices.Contains(w.want.Fields[desk.Tags], e.mig.EventTag) {
 		now.Fields = maps.Clone(now.Fields)
 		now.Fields[desk.Tags] = e.bare(now.Fields[desk.Tags])
 	}
+	ids := map[string]bool{}
+	for _, en := range now.Entries {
+		ids[en.ID] = true
+	}
+	now.Entries = slices.DeleteFunc(slices.Clone(now.Entries), func(en desk.Entry) bool {
+		k := w.known[e.entryOf(en.Marker)]
+		return k.Came && en.ID != k.Target && ids[k.Target]
+	})
 	return now
 }
 

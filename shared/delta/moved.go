@@ -138,7 +138,7 @@ func (e *Engine) copies(ctx context.Context, w *work, row movedRow, entry string
 			return nil, err
 		}
 		k, ok := known[entry]
-		if c.k = k; ok && c.row.Target != "" && (k.Digest != taken || k.Left) {
+		if c.k = k; ok && c.row.Target != "" && k.readable() {
 			out = append(out, c)
 		}
 	}
@@ -232,8 +232,11 @@ func (e *Engine) empty(ctx context.Context, w *work, entry string, o anotherCopy
 		return done, err
 	}
 	i := slices.IndexFunc(now.Entries, func(en desk.Entry) bool {
-		return en.Marker == e.marker(entry) || en.Marker == "" && en.ID == o.k.Target
+		return en.ID == o.k.Target && (en.Marker == e.marker(entry) || en.Marker == "")
 	})
+	if i < 0 { // its thread may have gone into w's ticket, which has its own
+		i = slices.IndexFunc(now.Entries, func(en desk.Entry) bool { return en.Marker == e.marker(entry) && en.ID != w.known[entry].Target })
+	}
 	if i < 0 {
 		return done, nil
 	}

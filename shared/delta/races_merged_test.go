@@ -362,6 +362,41 @@ func TestRaceMergedTwiceOutside(t *testing.T) {
 	}
 }
 
+// A ticket was merged outside the scope and keeps a ticket of its own, which the target's people merge into the other one: what both
+// showed is there twice now. What the source does to the entry is done to its copy in that ticket, whether the other was emptied before.
+func TestRaceCopiesMergedThere(t *testing.T) {
+	for _, before := range []bool{true, false} {
+		s := newStage(t)
+		s.Migration.Windows["support"] = delta.Window{Scope: "support", Mode: delta.CreateUpdate}
+		a := s.ticket("a", "of a")
+		full(t, s.World)
+		run(t, s.World, delta.Request{Kind: delta.Full, Scope: "support"})
+		s.Wait(time.Hour)
+		b := s.ticket("b", "of b")
+		s.Source.Edit(ticket(b), desk.Fields{desk.Group: {"Sales"}})
+		s.Source.Join(ticket(a), ticket(b))
+		run(t, s.World, delta.Request{Kind: delta.Delta, Window: "support"})
+		s.delta()
+		s.thread(b, "of a", "of b")
+		merge := func() { s.Target.Join(s.there(a), s.there(b)) }
+		if !before {
+			merge()
+		}
+		s.Source.Redact(b, 0)
+		s.Source.Edit(ticket(b), desk.Fields{desk.Subject: {"two"}})
+		s.delta()
+		if before {
+			merge()
+		}
+		s.thread(b, "(redacted)", takenText, "of b")
+		s.Source.Flip(b, 0)
+		s.delta()
+		s.thread(b, "-(redacted)", takenText, "of b")
+		s.nothingHeld()
+		s.verified(0)
+	}
+}
+
 // A create is open, and the source merges the ticket into one that has left the scope: what was begun is brought to its end there.
 func TestRaceOpenCreateMergedOutside(t *testing.T) {
 	s := newStage(t)

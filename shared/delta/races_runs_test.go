@@ -549,6 +549,37 @@ func TestRaceForgottenWhileSpam(t *testing.T) {
 	s.held("may have been added already")
 }
 
+// A ticket comes back, and the write that takes its tag away loses its answer; what is to be written next is refused. When it leaves the
+// source again it is tagged again.
+func TestRaceTagTakenBackHalfway(t *testing.T) {
+	s := newStage(t)
+	s.Migration.Policies.OnDeleted = delta.Tag
+	id := s.ticket("one")
+	full(t, s.World)
+	s.Wait(time.Hour)
+	s.Source.Remove(ticket(id))
+	run(t, s.World, mainDelta)
+	s.field(id, desk.Tags, "[deleted-in-source]")
+	s.Wait(time.Hour)
+	s.Source.Restore(ticket(id))
+	s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"two"}})
+	lose(t, s.Target, "apply", func() {
+		s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"three"}})
+		s.Target.Fail = func(op string, _ desk.Ref) error {
+			if op == "apply" {
+				return &desk.Error{Op: op, Class: desk.ErrRejected}
+			}
+			return nil
+		}
+	})
+	run(t, s.World, mainDelta)
+	s.Target.Fail = nil
+	s.Wait(time.Hour)
+	s.Source.Remove(ticket(id))
+	run(t, s.World, mainDelta)
+	s.field(id, desk.Tags, "[deleted-in-source]")
+}
+
 // A ledger of an earlier day does not know that a policy has closed a ticket which left the source: when it comes back, what the
 // policy wrote is not taken for the work of people.
 func TestRaceForgottenClose(t *testing.T) {

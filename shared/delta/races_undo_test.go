@@ -119,6 +119,35 @@ func TestRaceUndoneEvent(t *testing.T) {
 	s.field(id, desk.Status, "[closed]")
 }
 
+// A ticket is merged into one outside the scope of its run, and another run copies its entries there. Once the first run is undone the
+// merge is carried over anew, and no entry is there twice: the ticket keeps its copies, and those follow the source.
+func TestRaceUndoOfMergedOutside(t *testing.T) {
+	s := newStage(t)
+	s.Migration.Windows["support"] = delta.Window{Scope: "support", Mode: delta.CreateUpdate}
+	support := delta.Request{Kind: delta.Delta, Window: "support"}
+	a := s.ticket("a", "of a")
+	full(t, s.World)
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "support"})
+	s.Wait(time.Hour)
+	b := s.ticket("b", "of b")
+	s.Source.Edit(ticket(b), desk.Fields{desk.Group: {"Sales"}})
+	s.Source.Join(ticket(a), ticket(b))
+	r := run(t, s.World, support)
+	run(t, s.World, mainDelta)
+	s.thread(b, "of a", "of b")
+	s.Wait(time.Hour)
+	run(t, s.World, undo(r.ID))
+	run(t, s.World, support)
+	run(t, s.World, mainDelta)
+	s.thread(a, "of a")
+	s.thread(b, "of a", "of b")
+	s.Source.Redact(b, 0)
+	s.Wait(time.Hour)
+	run(t, s.World, mainDelta)
+	s.thread(a, takenText)
+	s.thread(b, "(redacted)", "of b")
+}
+
 // A run over one scope brings to its end what it had begun before the ticket left that scope, and is undone: the run over the
 // scope in which the ticket is now makes it again.
 func TestRaceUndoneElsewhere(t *testing.T) {

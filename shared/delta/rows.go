@@ -456,6 +456,9 @@ type entryRow struct {
 // taken is the Digest of an entry that is no longer in its ticket in the source.
 const taken = "taken"
 
+// readable tells whether the copy still says what the entry did.
+func (k entryRow) readable() bool { return k.Digest != taken || k.Left }
+
 // movedRow says where an entry is that has been in more than one ticket. There is none for all the others.
 type movedRow struct {
 	// In is the ticket of the source that has it now, as far as its worker has said so.

@@ -303,9 +303,10 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 		return err
 	}
 	w.adds = nil
-	e.noteShown(w, after)
-	e.rebase(w, m, now, e.untagged(w, after), merged)
-	e.keepLock(w, after)
+	seen := e.untagged(w, after)
+	e.noteShown(w, seen)
+	e.rebase(w, m, now, seen, merged)
+	e.keepLock(w, seen)
 	if w.row.Unfinished && w.run.Images {
 		w.row.Rest = restOf(after, w.row.Fields)
 		if slices.ContainsFunc(m.Held, func(h heldField) bool { _, based := w.row.Fields[h.Field]; return !based }) {

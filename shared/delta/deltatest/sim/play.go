@@ -87,13 +87,14 @@ func (w *world) rest() {
 		w.verify("support")
 	}
 	w.phase(-1, nil, w.deltas()...)
-	// A link whose other end came with the other window is drawn by the next delta, which also sees to what was handed on to it.
+	// A link whose other end came with the other window is drawn by the next delta, which also sees to what was handed on to it: what
+	// the mode of the other window leaves out, too.
 	for range 3 {
 		later := false
 		for part := range w.store.Parts("due/") {
 			for row := range w.store.Each(part) {
 				why := between(row.Body, `"why":"`, `"`)
-				later = later || why == "link" || why == "scope" || why == "moved"
+				later = later || why == "link" || why == "scope" || why == "moved" || why == "mode" && part == "due/acme/all"
 			}
 		}
 		if !later || len(w.bad) > 0 {
