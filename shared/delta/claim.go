@@ -26,7 +26,7 @@ func (e *Engine) claim(ctx context.Context, w *work, intent map[desk.Field]base)
 	now := e.Now().UTC()
 	row.Claim = &claim{
 		By: e.NewID(), Session: e.Session, At: now, Create: row.Target == "", Intent: intent, Adds: w.doubtful(), Puts: w.puts, Answered: w.answered(),
-		Revised: w.revising, Delete: w.deleting, Undo: w.run.Undoes, Brings: w.brings, Lock: w.lock,
+		Revised: w.revising, Words: w.words, Turns: w.turns, Delete: w.deleting, Undo: w.run.Undoes, Brings: w.brings, Lock: w.lock,
 		Until: now.Add(e.Timeout + e.TargetSide.Settle + e.TargetSide.FindLag + e.Skew),
 	}
 	version, err := e.put(ctx, e.ledgerKey(w.ref), w.row.version, row)
@@ -103,7 +103,7 @@ func (e *Engine) ensure(ctx context.Context, w *work, intent map[desk.Field]base
 	}
 	c := *w.row.Claim
 	c.Create, c.Intent, c.Adds, c.Puts, c.Answered, c.Revised = w.row.Target == "", intent, w.doubtful(), w.puts, w.answered(), w.revising
-	c.Brings, c.Lock = w.brings, w.lock
+	c.Words, c.Turns, c.Brings, c.Lock = w.words, w.turns, w.brings, w.lock
 	w.row.Claim = &c
 	return e.saveRow(ctx, w)
 }
@@ -159,8 +159,14 @@ func (e *Engine) unanswered(ctx context.Context, w *work, cause error) error {
 	return e.doubt(ctx, w, cause)
 }
 
+// errUnseen says that something was done and could not be looked at.
+var errUnseen = errors.New("the desk has done it, and did not show it afterwards")
+
 // refused tells whether the desk says that nothing was done.
 func refused(err error) bool {
+	if errors.Is(err, errUnseen) {
+		return false
+	}
 	switch desk.Class(err) {
 	case desk.ErrConflict, desk.ErrRejected, desk.ErrUnauthorized, desk.ErrThrottled, desk.ErrNotFound:
 		return true
@@ -235,9 +241,11 @@ func (e *Engine) commit(ctx context.Context, w *work, out Outcome) error {
 	w.row.saw(w)
 	w.row.Look = w.row.Look && w.row.Target == ""
 	if w.held.Doubt != "" {
-		// Still in doubt: the claim stays, free for the next one, so that it is looked at again and never simply written.
-		c := *w.row.Claim
-		c.Until, c.Adds, c.Answered, w.row.Claim, w.row.Digest = e.Now().UTC(), w.doubtful(), time.Time{}, &c, ""
+		// Still in doubt: the claim stays, free for the next one, so that it is looked at again and never simply written. All that
+		// was intended beside is known by now, and what people make of it from here on is theirs.
+		c := w.row.Claim
+		w.row.Claim = &claim{By: c.By, Session: c.Session, At: c.At, Until: e.Now().UTC(), Create: c.Create, Adds: w.doubtful(), Brings: c.Brings}
+		w.row.Digest = ""
 	} else {
 		w.row.Claim = nil
 	}

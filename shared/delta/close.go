@@ -367,13 +367,14 @@ func (e *Engine) vacate(ctx context.Context, run Run) error {
 		switch run.Kind {
 		case Full:
 			sc := st.Scopes[run.Scope]
+			same := sc.Baseline != nil && sc.Baseline.Scope == scopeDigest(run.Filter)
 			sc.Full = ""
 			sc.Baseline = &baseline{Run: run.ID, Mark: run.Until, Ended: run.Ended, Scope: scopeDigest(run.Filter)}
 			st.Scopes[run.Scope] = sc
 			// A run that was stopped and continued may end behind deltas that ran meanwhile: their chains go on where they
-			// are, because a cutoff never moves back.
+			// are, because a cutoff never moves back. Not so where those went by another meaning of the scope.
 			for name, w := range st.Windows {
-				if e.mig.Windows[name].Scope == run.Scope && w.Baseline != "" && w.LastOK.After(run.Started) {
+				if same && e.mig.Windows[name].Scope == run.Scope && w.Baseline != "" && w.LastOK.After(run.Started) {
 					w.Baseline = run.ID
 					st.Windows[name] = w
 				}

@@ -39,29 +39,10 @@ func (e *Engine) scopesOf(w *work) []string {
 	return in
 }
 
-// putOff makes a record due that the run's mode has left out: here and, where no window over this scope has the other mode, in
-// the scopes of windows that have it.
-func (e *Engine) putOff(ctx context.Context, w *work) error {
-	scopes := []string{w.run.Scope}
-	if !e.mig.hasDeltas(w.run.Scope, w.later) {
-		for _, name := range slices.Sorted(maps.Keys(e.mig.Scopes)) {
-			if in, _ := e.mig.Scopes[name].Holds(w.rec); in && name != w.run.Scope && e.mig.hasDeltas(name, w.later) {
-				scopes = append(scopes, name)
-			}
-		}
-	}
-	for _, scope := range scopes {
-		if err := e.makeDue(ctx, scope, dueRow{Listed: w.it.Listed, Why: "mode", Run: w.run.ID, Mode: w.later}); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // handOn makes a record that is due here, and has left this scope, due where it is now: the source need not have told that
 // window anything of it. Its next delta sees to it.
 func (e *Engine) handOn(ctx context.Context, w *work) error {
-	if w.it.Due == "" || w.run.Kind != Delta || w.run.Dry {
+	if w.it.Due == "" || w.run.Dry {
 		return nil
 	}
 	why := "scope"
@@ -98,4 +79,23 @@ func dueWords(why string) string {
 		return words
 	}
 	return why
+}
+
+// putOff makes a record due that the run's mode has left out: here, where a census looks for it, and, where no window over this scope
+// has the other mode, in the scopes of windows that have it.
+func (e *Engine) putOff(ctx context.Context, w *work) error {
+	scopes := []string{w.run.Scope}
+	if !e.mig.hasDeltas(w.run.Scope, w.later) {
+		for _, name := range slices.Sorted(maps.Keys(e.mig.Scopes)) {
+			if in, _ := e.mig.Scopes[name].Holds(w.rec); in && name != w.run.Scope && e.mig.hasDeltas(name, w.later) {
+				scopes = append(scopes, name)
+			}
+		}
+	}
+	for _, scope := range scopes {
+		if err := e.makeDue(ctx, scope, dueRow{Listed: w.it.Listed, Why: "mode", Run: w.run.ID, Mode: w.later, Heal: w.it.Heal}); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -87,6 +87,20 @@ func (w *work) remember(id string, row entryRow) {
 	w.known[id] = row
 }
 
+// lacking tells whether an entry has left the ticket in the source and it was not settled yet what becomes of the copy.
+func (w *work) lacking() bool {
+	still := map[string]bool{}
+	for _, en := range w.want.Entries {
+		still[en.ID] = true
+	}
+	for id, k := range w.known {
+		if _, lent := w.lent[id]; !still[id] && !lent && !isNote(id) && k.Digest != taken {
+			return true
+		}
+	}
+	return false
+}
+
 // keepEntries brings the entries written by w into the ledger row, or into chunk rows where it would grow too long. A chunk is
 // written only after its entries are in the target, so one that is left behind by a cut-off tells the truth.
 func (e *Engine) keepEntries(ctx context.Context, w *work, row *ledgerRow) error {

@@ -42,6 +42,7 @@ func (e *Engine) fence(ctx context.Context, w *work) error {
 				return errKeep
 			}
 			r.Joining = w.ref.ID
+			r.sawMerged(w, desk.Ref{Kind: w.ref.Kind, ID: id}) // a reading that still shows it on its own is behind from here on
 			return nil
 		}); err != nil {
 			return err
@@ -63,7 +64,13 @@ func (e *Engine) fence(ctx context.Context, w *work) error {
 	return nil
 }
 
-// lend looks, before a record is created, for creates of its aliases whose answers were lost: what such a ticket holds will be
+// unknown tells whether a ticket that was merged into w's may be in the target, and the ledger does not say where: a create is open, or
+// the ledger is of an earlier day.
+func (w *work) unknown(row ledgerRow) bool {
+	return row.Target == "" && row.Into == "" && (row.Claim != nil || w.run.adopted())
+}
+
+// lend looks, before a record is created, for those of its aliases that may be in the target without the ledger's knowing: what such a ticket holds will be
 // in the record's own when they have been merged, and is not written there as well.
 func (e *Engine) lend(ctx context.Context, w *work) error {
 	f, ok := e.Target.(desk.Finder)
@@ -76,7 +83,7 @@ func (e *Engine) lend(ctx context.Context, w *work) error {
 		if _, err := e.get(ctx, e.ledgerKey(ref), &row); err != nil {
 			return err
 		}
-		if row.Claim == nil || row.Target != "" || row.Into != "" {
+		if !w.unknown(row) {
 			continue
 		}
 		ids, err := f.Find(ctx, ref)
@@ -98,7 +105,7 @@ func (e *Engine) lend(ctx context.Context, w *work) error {
 		}
 		for _, en := range w.want.Entries {
 			t, ok := shown[en.Marker]
-			if _, known := w.known[en.ID]; known || !ok && (err != nil || !slices.Contains(row.Claim.Adds, en.ID)) {
+			if _, known := w.known[en.ID]; known || !ok && (err != nil || row.Claim == nil || !slices.Contains(row.Claim.Adds, en.ID)) {
 				continue
 			}
 			w.lent[en.ID] = id
@@ -133,7 +140,15 @@ func (e *Engine) mergeAliases(ctx context.Context, w *work) (moved bool, err err
 		if _, err := e.get(ctx, e.ledgerKey(ref), &row); err != nil {
 			return moved, err
 		}
+		if row.Claim != nil { // an undo was about to take the merge back, and was cut off: it is carried over again
+			row.Into, row.Apart = "", false
+		}
 		if row.Into == w.ref.ID || row.Into != "" && slices.Contains(all, row.Into) {
+			if row.Awaited { // whoever carried it over was cut off before he told those who wait
+				if err := e.wake(ctx, w.run.ID, ref); err != nil {
+					return moved, err
+				}
+			}
 			continue
 		}
 		if w.claimed == "" {
@@ -148,7 +163,9 @@ func (e *Engine) mergeAliases(ctx context.Context, w *work) (moved bool, err err
 				return moved, err
 			}
 			w.open = append(slices.Clip(w.open), row.Claim.Adds...) // what is in doubt there is in doubt here now
-			if f, ok := e.Target.(desk.Finder); ok && row.Target == "" {
+		}
+		if w.unknown(row) {
+			if f, ok := e.Target.(desk.Finder); ok {
 				ids, err := f.Find(ctx, ref)
 				if err != nil {
 					return moved, err
@@ -156,7 +173,7 @@ func (e *Engine) mergeAliases(ctx context.Context, w *work) (moved bool, err err
 				if len(ids) > 0 {
 					row.Target, row.How = ids[0], "found"
 				}
-			} else if !ok && row.Target == "" && row.Claim.Create {
+			} else if row.Claim != nil && row.Claim.Create {
 				w.losses = append(w.losses, desk.Loss{Class: "in-doubt", What: ref.String() + " may have been created before an answer was lost, and was merged in the source since; this target cannot be searched for it"})
 			}
 		}
@@ -182,7 +199,7 @@ func (e *Engine) mergeAliases(ctx context.Context, w *work) (moved bool, err err
 			if how == nowhere {
 				r.Entries = nil
 			}
-			r.trace(Trace{At: e.Now().UTC(), Run: w.run.ID, Seen: w.it.Stamp.At, Outcome: OutUpdated, Why: "merged into " + w.ref.String()})
+			r.trace(Trace{At: e.Now().UTC(), Run: w.run.ID, Seen: w.it.Stamp.At, Outcome: OutUpdated, Why: "merged into " + w.ref.String(), Blind: true})
 			return nil
 		}); err != nil {
 			return moved, err
@@ -239,7 +256,7 @@ func (e *Engine) mergeTarget(ctx context.Context, w *work, ref desk.Ref, row *le
 	if len(left) > 0 {
 		err = e.before(ctx, w, imageOfEvent(ref, *row, old, left))
 	}
-	if err == nil && len(left[desk.Tags]) > 0 { // noted before it is there: taking a tag away that never came does no harm
+	if err == nil && len(left) > 0 { // noted before it is there: as long as the merge is not carried over it is looked at again
 		_, err = update(ctx, e, e.ledgerKey(ref), func(r *ledgerRow) error { e.leftBy(r, left); return nil })
 	}
 	if err == nil && len(left) > 0 {
@@ -284,7 +301,7 @@ func (e *Engine) joinEntries(ctx context.Context, w *work, alias string, how joi
 
 // dropHeld takes back what was asked about a record that no longer is one of its own.
 func (e *Engine) dropHeld(ctx context.Context, ref desk.Ref, row ledgerRow) error {
-	if !row.Held {
+	if !row.Held && row.Claim == nil { // a cut-off may have left a held row that the ledger does not know of
 		return nil
 	}
 	var h Held
@@ -384,8 +401,10 @@ func (e *Engine) leave(ctx context.Context, w *work, why string) error {
 			return e.left(ctx, w)
 		}
 	}
-	if w.row.Target == "" || w.row.Into != "" || e.mig.OnMerged == Ignore || w.run.Mode == CreateOnly {
-		w.finish(OutExcluded, reason)
+	if w.row.Target == "" || w.row.Into != "" && w.row.Claim == nil || e.mig.OnMerged == Ignore || w.run.Mode == CreateOnly {
+		if w.finish(OutExcluded, reason); w.claimed != "" {
+			return e.left(ctx, w) // what was open is known now
+		}
 		return nil
 	}
 	if err := e.endWith(ctx, w); err != nil {
@@ -512,7 +531,7 @@ func (e *Engine) left(ctx context.Context, w *work) error {
 		w.row.Open = w.open // should the record come back
 	}
 	w.row.Last = &last{Run: w.m.Run, Pos: w.pos(), Out: w.out}
-	w.row.trace(Trace{At: e.Now().UTC(), Run: w.run.ID, Seen: w.it.Stamp.At, Outcome: w.out.Outcome, Why: w.out.Reason, Wrote: w.wrote})
+	w.row.trace(Trace{At: e.Now().UTC(), Run: w.run.ID, Seen: w.it.Stamp.At, Outcome: w.out.Outcome, Why: w.out.Reason, Wrote: w.wrote, Blind: true})
 	if err := e.saveRow(ctx, w); err != nil {
 		return err
 	}
@@ -704,7 +723,7 @@ func (e *Engine) delete(ctx context.Context, w *work, d desk.Deleter) error {
 	case err == nil:
 		return &desk.Error{Op: "delete target " + w.row.Target, Class: desk.ErrConflict, Said: "it is still there, as ticket " + now.Ref.ID}
 	}
-	return err
+	return fmt.Errorf("%w: %w", errUnseen, err)
 }
 
 // holdsOthers tells whether the target's people have merged other tickets into w's: it shows entries of ours that are not of

@@ -150,6 +150,13 @@ func (e *Engine) ownerOf(ctx context.Context, w *work, id string) (string, error
 	}
 }
 
+// forgotten tells whether a ticket that has left the source may be in the target without the ledger's knowing, because that is of an
+// earlier day, and can be looked for.
+func (e *Engine) forgotten(w *work) bool {
+	_, searched := e.Target.(desk.Finder)
+	return searched && w.run.adopted() && w.row.Gone == "" && w.row.Into == "" && w.ref.Kind == desk.Ticket
+}
+
 // search returns the ids of the target that carry w's source reference. Of a record that was merged and taken out again, the
 // ticket it was merged into may still carry it: that one is another's.
 func (e *Engine) search(ctx context.Context, w *work, f desk.Finder) ([]string, error) {

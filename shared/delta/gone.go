@@ -28,6 +28,9 @@ func (e *Engine) forget(ctx context.Context, w *work) error {
 func (e *Engine) leaveTarget(ctx context.Context, w *work) error {
 	w.row.Target, w.row.How, w.row.Fields, w.row.Tag, w.row.Lock, w.row.Worked, w.row.Began, w.row.Deleted = "", "", nil, "", "", false, time.Time{}, ""
 	w.row.Entries, w.fresh = nil, nil
+	if err := e.anew(ctx, w); err != nil {
+		return e.release(ctx, w, err)
+	}
 	e.adding(w, w.want.Entries[:min(1, len(w.want.Entries))])
 	e.bringing(w, w.want.Entries)
 	if err := e.ensure(ctx, w, nil); err != nil {
@@ -129,7 +132,10 @@ func (e *Engine) gone(ctx context.Context, w *work) error {
 		if err := e.leaveTarget(ctx, w); err != nil {
 			return err
 		}
-		now, err := e.create(ctx, w)
+		if err := e.fence(ctx, w); err != nil {
+			return e.release(ctx, w, err)
+		}
+		now, err := e.make(ctx, w)
 		if err != nil {
 			return err
 		}

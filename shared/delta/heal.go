@@ -31,8 +31,10 @@ import (
 type harm struct {
 	// untraced: nobody can have changed it.
 	untraced bool
-	// files is a digest of the bytes that the target has in files of this entry, where they are others than the source's.
+	// files is a digest of the bytes that the target has in files of this entry, where they are others than the source's; read are
+	// the hashes of the source's: what was staged under the same id and size before may be what was copied then.
 	files string
+	read  []string
 }
 
 // heal prepares what is decided next about a record that a verification found to differ: it changes the base of fields that were
@@ -83,7 +85,7 @@ func (e *Engine) heal(ctx context.Context, w *work, now desk.Record, defs desk.D
 		h := harm{untraced: still}
 		if shown && !k.Left && len(t.Files) == len(en.Files) && len(t.Files) > 0 {
 			var err error
-			if h.files, err = e.otherBytes(ctx, w, now.Ref, en, t); err != nil {
+			if h.files, h.read, err = e.otherBytes(ctx, w, now.Ref, en, t); err != nil {
 				return err
 			}
 			h.untraced = still && (h.files == "" || !w.row.Worked)
@@ -94,29 +96,30 @@ func (e *Engine) heal(ctx context.Context, w *work, now desk.Record, defs desk.D
 }
 
 // otherBytes returns "" where the files of an entry have the same bytes on both sides, as far as the target gives them out, else
-// a digest of the target's.
-func (e *Engine) otherBytes(ctx context.Context, w *work, target desk.Ref, src, tgt desk.Entry) (string, error) {
+// a digest of the target's, and the hashes of the source's.
+func (e *Engine) otherBytes(ctx context.Context, w *work, target desk.Ref, src, tgt desk.Entry) (other string, read []string, err error) {
 	seen, err := certificate.ReadTarget(ctx, e.Target, e.mig.ID, desk.Record{Ref: target, Entries: []desk.Entry{tgt}})
 	if err != nil {
-		return "", fmt.Errorf("compare files of entry %s of %s: %w", src.ID, w.ref, err)
+		return "", nil, fmt.Errorf("compare files of entry %s of %s: %w", src.ID, w.ref, err)
 	}
 	var sums []string
-	differ := false
+	read = make([]string, len(src.Files))
 	for i, f := range seen.Entries[0].Files {
 		if f.SHA256 == "" {
 			continue
 		}
-		same, err := e.sameFile(ctx, w, src.Files[i], target, f)
-		if err != nil {
-			return "", fmt.Errorf("compare file %s of entry %s of %s: %w", src.Files[i].ID, src.ID, w.ref, err)
+		if read[i], err = e.sumOf(ctx, w, src.Files[i]); err != nil {
+			return "", nil, fmt.Errorf("compare file %s of entry %s of %s: %w", src.Files[i].ID, src.ID, w.ref, err)
 		}
-		differ = differ || !same
 		sums = append(sums, f.SHA256)
+		if read[i] != f.SHA256 {
+			other = "differs"
+		}
 	}
-	if !differ {
-		return "", nil
+	if other != "" {
+		other = digestJSON(sums)
 	}
-	return digestJSON(sums), nil
+	return other, read, nil
 }
 
 // lost decides what becomes of an entry that was copied and is not in the target any more.

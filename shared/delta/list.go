@@ -3,6 +3,7 @@ package delta
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -75,8 +76,49 @@ func (e *Engine) list(ctx context.Context, run *Run, pages []pageRow, budget int
 			}
 		}
 	}
-	run.Listed = true
-	return pages, nil
+	var err error
+	pages, run.Listed, err = e.listLeft(ctx, run, pages, budget)
+	return pages, err
+}
+
+// listLeft lists the tickets that have left the source since the cutoff of before a full run: a listing of everything does not show
+// them, and the next delta begins at the run's mark. A source that does not know that place any more is left to a census.
+func (e *Engine) listLeft(ctx context.Context, run *Run, pages []pageRow, budget int) (_ []pageRow, all bool, err error) {
+	if run.Kind != Full || len(run.From) == 0 || !slices.Contains(e.kinds(), desk.Ticket) {
+		return pages, true, nil
+	}
+	from := run.From
+	if n := len(pages); n > 0 && pages[n-1].Left {
+		if from = pages[n-1].Next; pages[n-1].Done {
+			return pages, true, nil
+		}
+	}
+	for ; budget > 0; budget-- {
+		page, err := e.listPage(ctx, run, desk.Ticket, from, run.Until)
+		if errors.Is(err, desk.ErrCursor) {
+			return pages, true, nil
+		}
+		if err != nil {
+			return pages, false, err
+		}
+		row := pageRow{No: len(pages), Kind: desk.Ticket, Listed: len(page.Items), Next: page.Next, Done: page.Done, Left: true}
+		var entries []planEntry
+		for _, it := range page.Items {
+			if it.Event == desk.Deleted || it.Event == desk.Spam {
+				entries = append(entries, planEntry{Listed: it})
+			}
+		}
+		if row.Dropped = row.Listed - len(entries); row.Listed > 0 || !page.Done {
+			if row, err = e.putPage(ctx, run, row, entries); err != nil {
+				return pages, false, err
+			}
+			pages = append(pages, row)
+		}
+		if from = page.Next; page.Done {
+			return pages, true, nil
+		}
+	}
+	return pages, false, nil
 }
 
 // listPage asks the source for one page.
@@ -105,6 +147,8 @@ func (e *Engine) place(run *Run, pages []pageRow) (kind int, from desk.Cursor, d
 	kind = slices.Index(kinds, last.Kind)
 	switch {
 	case kind < 0: // not of these desks
+	case last.Left:
+		return len(kinds), from, true, kinds
 	case last.Done:
 		return kind + 1, from, false, kinds
 	case last.DuePage:
@@ -135,7 +179,7 @@ func (e *Engine) undropped(ctx context.Context, run *Run, items []desk.Listed) (
 
 // known tells whether a listed change is certainly part of what the ledger's last reading saw.
 func (e *Engine) known(l followed, it desk.Listed) bool {
-	return l.Target != "" && l.Claim == nil && !l.Held && l.Gone == "" && it.Event != desk.Merged && it.Event != desk.Deleted && it.Event != desk.Spam &&
+	return l.Target != "" && l.Claim == nil && !l.Held && !l.Awaited && l.Gone == "" && it.Event != desk.Merged && it.Event != desk.Deleted && it.Event != desk.Spam &&
 		l.Rules == e.rules && l.Began.After(it.Stamp.At.Add(e.SourceSide.StampResolution+e.SourceSide.ListLag))
 }
 
@@ -162,7 +206,7 @@ func (e *Engine) listDue(ctx context.Context, run *Run, k desk.Kind, no int, why
 		if d.Mode != "" && run.Mode != "" && run.Mode != CreateUpdate && run.Mode != d.Mode || len(why) > 0 && !slices.Contains(why, d.Why) || !planned(d.Listed.Ref) {
 			return nil
 		}
-		entries = append(entries, planEntry{Listed: d.Listed, Due: d.Why, DueVersion: r.Version, Heal: d.Heal})
+		entries = append(entries, planEntry{Listed: d.Listed, Due: d.Why, Late: len(why) > 0, DueVersion: r.Version, Heal: d.Heal})
 		return nil
 	})
 	if err != nil || len(entries) == 0 {

@@ -25,7 +25,7 @@ func (e *Engine) lostTo(ctx context.Context, w *work, c copied) (moved, wait boo
 	switch {
 	case same, c.tgt == nil && c.sure:
 		return false, false, nil // what becomes of the copy is the same either way
-	case w.it.Due != dueMoved && !w.heldBefore.asks(c.id):
+	case (w.it.Due != dueMoved || !w.it.Late) && !w.heldBefore.asks(c.id):
 		return false, true, nil
 	}
 	row, err := update(ctx, e, e.movedKey(c.id), func(r *movedRow) error {

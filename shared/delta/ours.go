@@ -48,6 +48,19 @@ func (e *Engine) noteEntries(w *work, written desk.Written, thread []desk.Entry)
 	}
 }
 
+// noteBrought remembers entries that a writer of ours, cut off, brought and that the source no longer has in this ticket.
+func (e *Engine) noteBrought(w *work, thread []desk.Entry) {
+	if w.before == nil {
+		return
+	}
+	for _, t := range thread {
+		id := e.entryOf(t.Marker)
+		if _, known := w.known[id]; t.Marker != "" && !known && slices.Contains(w.before.Brings, id) {
+			w.remember(id, entryRow{Target: t.ID, Digest: wordsDigest(t), Private: !t.Public})
+		}
+	}
+}
+
 // noteByTime recognises entries in a target that shows no markers and keeps times: what people write there has the time at
 // which they wrote it, so an entry that says the same and carries the time that the source knows is ours. Each stands for one.
 // A ledger of an earlier day may not know either what the source said when it was copied: then one with the same time and
@@ -185,7 +198,10 @@ func (e *Engine) tellOurs(w *work, now desk.Record, others bool) {
 		if !known || i < 0 || unchanged && w.it.Heal { // what it says may be the harm that was about to be healed
 			continue
 		}
-		if k.Shown = wordsDigest(now.Entries[i]); now.Entries[i].Public == public {
+		if shown := wordsDigest(now.Entries[i]); shown != cmpOr(k.Shown, k.Digest) && slices.Contains(w.before.Words, id) {
+			k.Digest, k.Files, k.Shown, k.Left = shown, "", "", false // what was written then, of which the source may say something else by now
+		}
+		if now.Entries[i].Public == public && slices.Contains(w.before.Turns, id) {
 			k.Private, k.Turned = !public, false
 		}
 		w.remember(id, k)
@@ -265,7 +281,7 @@ func (r *Run) adopted() bool { return !r.Adopted.IsZero() }
 // record has not been carried out since (it was deleted that day, or in no scope).
 func (w *work) ofEarlierDay() bool {
 	return w.run.Adopt || w.forgotten || w.run.adopted() && len(w.row.Trail) > 0 && !slices.ContainsFunc(w.row.Trail, func(t Trace) bool {
-		return t.Outcome != OutFailed && !t.At.Before(w.run.Adopted)
+		return t.Outcome != OutFailed && !t.Blind && !t.At.Before(w.run.Adopted)
 	})
 }
 

@@ -186,14 +186,17 @@ type work struct {
 	again    map[string]bool // those of them that are lost, and added again
 	compared *compared
 
-	revising   map[string]bool // entries about to be revised, and whether the customer is to see them
-	unanswered bool            // a revision was sent and not answered
-	touched    []string        // entries written by this push
-	unsettled  bool            // entries have left, and where to cannot be told yet
-	parted     bool            // the source has taken it out of the ticket into which it was merged
-	marks      []OnEvent       // what policies do to the ticket because of its entries
-	tag        tagged          // why it is to carry the event tag
-	deleting   bool            // the target is about to be deleted
+	revising   map[string]bool     // entries about to be revised, and whether the customer is to see them
+	words      []string            // those of them that get the source's words
+	turns      []string            // those of them that get the source's visibility
+	unanswered bool                // a revision was sent and not answered
+	touched    []string            // entries written by this push
+	unsettled  bool                // entries have left, and where to cannot be told yet
+	parted     bool                // the source has taken it out of the ticket into which it was merged
+	marks      []OnEvent           // what policies do to the ticket because of its entries
+	kept       map[string]entryRow // what the ledger is to know of those entries when that is done
+	tag        tagged              // why it is to carry the event tag
+	deleting   bool                // the target is about to be deleted
 
 	held        Held // as it will be
 	heldBefore  Held
@@ -301,9 +304,7 @@ func (e *Engine) prepare(ctx context.Context, w *work) error {
 	if err := e.loadRow(ctx, w); err != nil {
 		return err
 	}
-	if l := w.row.Last; l != nil && l.Run == w.m.Run && l.Pos == w.pos() && !w.errand {
-		// Carried out already; only the outcome did not get through. So a doubled or late message answers the same.
-		w.done, w.out = true, l.Out
+	if w.concluded() {
 		return nil
 	}
 	if err := e.free(w.row); err != nil {
@@ -327,16 +328,10 @@ func (e *Engine) prepare(ctx context.Context, w *work) error {
 	}
 	rec, err := e.Source.Read(ctx, w.ref)
 	shown := err == nil
-	if errors.Is(err, desk.ErrNotFound) && w.it.Event == desk.Deleted {
-		rec, err = desk.Record{Ref: w.ref, Event: desk.Deleted, Stamp: w.it.Stamp, Began: w.it.Stamp.At}, nil
-	}
-	if errors.Is(err, desk.ErrNotFound) && !e.SourceSide.SeesDeletes && e.waitedOut(w) {
-		// Such a desk says nothing of deletions, and no replica can be behind any more: it was deleted after it was listed.
-		rec, err = desk.Record{Ref: w.ref, Event: desk.Deleted, Stamp: w.it.Stamp, Began: w.row.Attempts[w.run.ID].Since}, nil
-	}
 	if errors.Is(err, desk.ErrNotFound) {
-		// It was listed, so it may just not be visible yet. It is never taken for an empty or deleted ticket.
-		return fmt.Errorf("read %s: %w: %w", w.ref, errNotYet, err)
+		if rec, err = e.notShown(ctx, w, err); w.done {
+			return nil
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("read %s: %w", w.ref, err)
@@ -359,7 +354,7 @@ func (e *Engine) prepare(ctx context.Context, w *work) error {
 			return err
 		}
 		switch {
-		case w.row.Target == "" && w.row.Claim == nil, w.row.Gone == rec.Event && w.row.Claim == nil, w.ref.Kind != desk.Ticket:
+		case w.row.Target == "" && w.row.Claim == nil && !e.forgotten(w), w.row.Gone == rec.Event && w.row.Claim == nil, w.ref.Kind != desk.Ticket:
 			if err := e.noteSeen(ctx, w); err != nil {
 				return err
 			}
@@ -402,9 +397,9 @@ func (e *Engine) prepare(ctx context.Context, w *work) error {
 		return err
 	}
 	// Else the merge is still to be carried over.
-	joined := w.ref == w.it.Ref || alias.Into == w.ref.ID || slices.Contains(rec.Aliases, alias.Into)
+	joined := w.ref == w.it.Ref || alias.Claim == nil && (alias.Into == w.ref.ID || slices.Contains(rec.Aliases, alias.Into))
 	if joined && w.row.Target != "" && w.row.Claim == nil && !w.row.Held && w.row.Gone == "" && w.row.Into == "" && !w.row.Unfinished &&
-		w.row.Digest == w.digest && w.it.Due != dueMoved && !w.it.Heal && len(w.waits) == 0 && !w.ofEarlierDay() {
+		w.row.Digest == w.digest && w.it.Due != dueMoved && !w.it.Heal && len(w.waits) == 0 && !w.lacking() && !w.ofEarlierDay() {
 		if err := e.noteSeen(ctx, w); err != nil { // it may say again what was carried out, and have said something else in between
 			return err
 		}
@@ -413,6 +408,7 @@ func (e *Engine) prepare(ctx context.Context, w *work) error {
 	}
 	switch {
 	case w.errand: // somebody in the plan needs it, whatever the mode
+	case w.row.Claim != nil: // what was begun is brought to its end
 	case w.row.Target != "" && !w.row.Unfinished && w.run.Mode == CreateOnly:
 		w.finish(OutExcluded, "the mode leaves changes of migrated records out")
 		w.later = UpdateOnly
@@ -432,10 +428,19 @@ func problem(ref desk.Ref, res mapping.Result) error {
 // follow turns the work towards the record that ref was merged into.
 func (e *Engine) follow(ctx context.Context, w *work, into desk.Ref) error {
 	w.ref = into
-	if err := e.loadRow(ctx, w); err != nil {
+	if err := e.loadRow(ctx, w); err != nil || w.concluded() {
 		return err
 	}
 	return e.free(w.row)
+}
+
+// concluded tells whether the entry was carried out already, and only the outcome did not get through: a doubled or late message answers
+// the same.
+func (w *work) concluded() bool {
+	if l := w.row.Last; l != nil && l.Run == w.m.Run && l.Pos == w.pos() && !w.errand {
+		w.done, w.out = true, l.Out
+	}
+	return w.done
 }
 
 func (e *Engine) loadRow(ctx context.Context, w *work) error {
@@ -500,6 +505,16 @@ func (e *Engine) build(ctx context.Context, w *work, res mapping.Result) error {
 		w.want.Entries[i].Marker = e.marker(w.want.Entries[i].ID)
 	}
 	return nil
+}
+
+// anew is build for a record that is to begin from nothing in the target: what is written once only is written again.
+func (e *Engine) anew(ctx context.Context, w *work) error {
+	res, err := e.mapped(ctx, w.rec)
+	if err != nil {
+		return err
+	}
+	w.waits = nil
+	return e.build(ctx, w, res)
 }
 
 // marker is how one of our entries is known again in the target.
@@ -582,7 +597,7 @@ func (e *Engine) settle(ctx context.Context, w *work) (verdict, error) {
 		v = verdict{act: tryAgain, delay: max(time.Second<<n, e.SourceSide.ListLag)}
 		if n >= maxAttempts {
 			v.act = fail
-			if errors.Is(err, desk.ErrNotFound) && !e.SourceSide.SeesDeletes && !quiet {
+			if errors.Is(err, desk.ErrNotFound) && e.silent(w) && !quiet {
 				v = verdict{act: tryAgain, delay: max(time.Minute, e.SourceSide.ListLag+e.Skew)}
 			}
 		}

@@ -47,6 +47,13 @@ func (e *Engine) putBack(ctx context.Context, w *work, images []image, lost int)
 		w.concludes(nil, append(left, fmt.Sprintf("it was merged into %s in the target", now.Ref.ID)))
 		return nil
 	}
+	if w.takenOver && w.before.Undo != w.run.Undoes {
+		others, err := e.holdsOthers(ctx, w, now)
+		if err != nil {
+			return err
+		}
+		e.unread(w, e.untagged(w, now), others) // of what another run was about to write nobody knows any more when this claim ends
+	}
 	if ids := addedEntries(w, there); len(ids) > 0 {
 		left = append(left, fmt.Sprintf("entries that the run added stay, because no desk takes an entry back (%s)", strings.Join(ids, ", ")))
 	}

@@ -2,11 +2,14 @@ package delta_test
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/deltadesk/deltadesk/shared/delta"
+	"github.com/deltadesk/deltadesk/shared/delta/deltatest"
 	"github.com/deltadesk/deltadesk/shared/desk"
 )
 
@@ -646,4 +649,346 @@ func TestRaceLinkOfMergedThere(t *testing.T) {
 	if missed, _ := s.census(census); len(missed) > 0 {
 		t.Errorf("the census misses %q", missed)
 	}
+}
+
+// Whoever carries a merge over dies before he has told those whose links wait for the merged ticket.
+func TestRaceMergedAwaitedCut(t *testing.T) {
+	var all int
+	for n := 1; n == 1 || n <= all; n++ {
+		s := newStage(t)
+		s.Migration.Windows["support"] = delta.Window{Scope: "support", Mode: delta.CreateUpdate}
+		b := s.ticket("b", "of b")
+		owner := s.ticket("owner")
+		full(t, s.World)
+		s.Wait(time.Hour)
+		a := s.ticket("a", "of a")
+		s.Source.Edit(ticket(owner), desk.Fields{desk.LinkRefersTo: {a}})
+		s.Target.Fail = func(op string, ref desk.Ref) error {
+			if op == "create" && ref.ID == a {
+				return &desk.Error{Op: op, Class: desk.ErrRejected}
+			}
+			return nil
+		}
+		run(t, s.World, mainDelta)
+		s.Target.Fail = nil
+		s.Wait(time.Hour)
+		s.Source.Join(ticket(a), ticket(b))
+		before := s.Effects.Count()
+		if n > 0 {
+			s.Effects.Cuts = []deltatest.Cut{{Effect: before + n}}
+		}
+		run(t, s.World, mainDelta)
+		s.delta()
+		s.delta()
+		s.field(owner, desk.LinkRefersTo, "[ticket/"+b+"]")
+		if t.Failed() {
+			t.Errorf("cut at %d: %s", n, s.Effects.Names[before+n-1])
+			return
+		}
+		if all = 60; s.Restarts == 0 {
+			return
+		}
+	}
+}
+
+// A ticket that was merged is carried out with the one that lives on; cut off before its outcome, the next delivery says the same.
+func TestRaceMergedOutcome(t *testing.T) {
+	play := func(cuts ...deltatest.Cut) (*stage, string, string) {
+		s := newStage(t)
+		full(t, s.World)
+		s.Wait(time.Hour)
+		a, b := s.ticket("a", "of a"), s.ticket("b", "of b")
+		s.Wait(time.Minute)
+		s.Source.Join(ticket(a), ticket(b))
+		s.Effects.Cuts = cuts
+		return s, a, b
+	}
+	s, _, b := play()
+	want := reportOf(t, s.World, run(t, s.World, mainDelta).ID).Counts
+	for i, name := range s.Effects.Names {
+		if name != "put led/acme/ticket/"+b+" row" {
+			continue
+		}
+		s, _, _ := play(deltatest.Cut{Effect: i + 1, After: true})
+		if got := reportOf(t, s.World, run(t, s.World, mainDelta).ID).Counts; got != want {
+			t.Errorf("cut after %d: %+v, want %+v", i+1, got, want)
+		}
+	}
+}
+
+// The target of the survivor is made again while a create of the one that was merged into it is open.
+func TestRaceMadeAgainBesideOpenCreate(t *testing.T) {
+	s := newStage(t)
+	s.Migration.Policies.OnTargetGone = delta.RecreateGone
+	full(t, s.World)
+	b := s.ticket("b", "of b")
+	s.delta()
+	s.Wait(time.Hour)
+	a := s.ticket("a", "of a")
+	s.Wait(time.Minute)
+	lost := false
+	s.Target.Lose = func(op string, ref desk.Ref) error {
+		if op != "create" || ref != ticket(a) || lost {
+			return nil
+		}
+		lost = true
+		s.Source.Revise(b, 0, func(en *desk.Entry) { en.At = s.Clock().Add(time.Hour) })
+		s.Source.Join(ticket(a), ticket(b))
+		s.Target.Remove(s.there(b))
+		return noAnswer()
+	}
+	s.delta()
+	s.delta()
+	entries := map[string]int{}
+	for _, all := range s.Target.Look() {
+		for _, seen := range all {
+			for _, en := range seen.Entries {
+				entries[en[strings.LastIndex(en, " of ")+1:]]++
+			}
+		}
+	}
+	if entries["of a"] != 1 || entries["of b"] != 1 || !lost {
+		t.Errorf("entries in the target: %v", entries)
+	}
+}
+
+// The answer to closing the ticket of a merged one is lost, and the source takes the merge back.
+func TestRaceUnmergedAfterLostClose(t *testing.T) {
+	s := newStage(t)
+	s.Migration.OnMerged, s.Migration.ClosedStatus = delta.Close, "closed"
+	a, b := s.ticket("a", "of a"), s.ticket("b", "of b")
+	full(t, s.World)
+	s.Wait(time.Hour)
+	s.Source.Join(ticket(a), ticket(b))
+	tid := s.there(a)
+	lost := false
+	s.Target.Lose = func(op string, ref desk.Ref) error {
+		if op == "apply" && ref == tid && !lost {
+			lost = true
+			return noAnswer()
+		}
+		return nil
+	}
+	s.delta()
+	s.field(a, desk.Status, "[closed]")
+	s.Source.Part(ticket(a))
+	s.delta()
+	if !lost {
+		t.Error("no answer was lost")
+	}
+	s.field(a, desk.Status, "[open]")
+}
+
+// The process dies just after the ledger knows that a ticket arrived, and the run is cancelled: the link that waits for it is drawn
+// by the next delta all the same.
+func TestRaceLinkBehindCancelled(t *testing.T) {
+	play := func(cuts ...deltatest.Cut) (*stage, string, string) {
+		s := newStage(t)
+		full(t, s.World)
+		s.Wait(time.Hour)
+		owner := s.ticket("owner")
+		late := s.ticket("late")
+		s.Source.Edit(ticket(owner), desk.Fields{desk.LinkRefersTo: {late}})
+		s.Wait(time.Minute)
+		s.Effects.Cuts = cuts
+		r, _, err := s.Engine().Start(ctx, mainDelta)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.World.Run(mainDelta, func() {
+			if s.Restarts == 1 {
+				if err := s.Engine().Cancel(ctx, r.ID, "the operator"); err != nil {
+					t.Error(err)
+				}
+			}
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return s, owner, late
+	}
+	s, _, late := play()
+	last := 0
+	for i, name := range s.Effects.Names {
+		if name == "put led/acme/ticket/"+late+" row" {
+			last = i + 1
+		}
+	}
+	s, owner, late := play(deltatest.Cut{Effect: last, After: true})
+	if s.Restarts != 1 {
+		t.Error("nobody died")
+	}
+	s.Wait(time.Hour)
+	s.delta()
+	s.delta()
+	s.field(owner, desk.LinkRefersTo, "[ticket/"+late+"]")
+}
+
+// A ticket that was merged again and again.
+func TestRaceLinkThroughMerges(t *testing.T) {
+	s := newStage(t)
+	first := s.ticket("t0", "of 0")
+	owner := s.ticket("owner")
+	s.Source.Edit(ticket(owner), desk.Fields{desk.LinkRefersTo: {first}})
+	full(t, s.World)
+	last := first
+	for n := range 12 {
+		next := s.ticket(fmt.Sprint("t", n+1), fmt.Sprint("of ", n+1))
+		s.delta()
+		s.Source.Join(ticket(last), ticket(next))
+		s.delta()
+		last = next
+	}
+	s.Source.Edit(ticket(owner), desk.Fields{desk.Subject: {"two"}})
+	s.delta()
+	s.field(owner, desk.LinkRefersTo, "[ticket/"+last+"]")
+}
+
+// A replica shows a ticket on its own again, just while its merge is being carried over.
+func TestRaceReplicaWhileMerging(t *testing.T) {
+	s := newStage(t)
+	s.Target.NoMarkers = true
+	s.Source.ListLag = time.Minute
+	a, b := s.ticket("a", "of a"), s.ticket("b", "of b")
+	full(t, s.World)
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "support"})
+	s.Wait(time.Hour)
+	s.say(a, "more")
+	s.Wait(2 * time.Second)
+	s.Source.Join(ticket(a), ticket(b))
+	ta := s.there(a)
+	once := false
+	s.Target.Fail = func(op string, ref desk.Ref) error {
+		if op != "read" || ref != ta || once {
+			return nil
+		}
+		once = true
+		s.Source.Stale = 1
+		e := s.Engine()
+		r, _, err := e.Start(ctx, delta.Request{Kind: delta.Delta, Window: "support"})
+		if err == nil {
+			_, err = e.Step(ctx, r.ID)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.Work(ctx, ctx, []delta.Message{{Migration: "acme", Run: r.ID, Page: 0, Seq: 0, Sent: s.Clock().UnixMilli()}})
+		if s.Source.Stale != 0 {
+			t.Error("nobody asked the replica")
+		}
+		return nil
+	}
+	run(t, s.World, mainDelta)
+	s.Target.Fail = nil
+	s.Source.Stale = 0
+	s.delta()
+	s.thread(b, "of a", "of b", "more")
+}
+
+// The ledger is of an earlier day than a ticket that the source has merged since.
+func TestRaceRestoredMerge(t *testing.T) {
+	for _, young := range []bool{false, true} { // is the one that lives on as new?
+		s := newStage(t)
+		b := ""
+		if !young {
+			b = s.ticket("b", "of b")
+		}
+		full(t, s.World)
+		s.Wait(time.Hour)
+		day := s.Store.Snapshot()
+		a := s.ticket("a", "of a")
+		if s.delta(); young {
+			b = s.ticket("b", "of b")
+		}
+		s.Store.Restore(day)
+		s.Restart()
+		s.Wait(time.Hour)
+		s.Source.Join(ticket(a), ticket(b))
+		run(t, s.World, delta.Request{Kind: delta.Full, Scope: "all", Restart: true, Adopt: true})
+		s.delta()
+
+		if s.absent(a); young {
+			s.thread(b, "of a", "of b")
+		} else {
+			s.thread(b, "of b", "of a")
+		}
+	}
+}
+
+// A create is open, and the source merges the ticket into one that does not move; the policy leaves such tickets alone.
+func TestRaceOpenCreateMergedIgnored(t *testing.T) {
+	s := newStage(t)
+	s.Migration.Scopes["all"] = desk.Scope{Any: map[desk.Field][]string{desk.Group: {"Support"}}}
+	s.Migration.OnMerged = delta.Ignore
+	out := s.ticket("out", "of out")
+	s.Source.Edit(ticket(out), desk.Fields{desk.Group: {"Sales"}})
+	s.full()
+	s.Wait(time.Hour)
+	a := s.ticket("a", "of a")
+	s.Target.Lose = func(op string, ref desk.Ref) error {
+		if op != "create" || ref.ID != a {
+			return nil
+		}
+		return &desk.Error{Op: op, Class: desk.ErrMailed} // which stops the run
+	}
+	run(t, s.World, mainDelta)
+	s.Target.Lose = nil
+	s.Wait(time.Hour)
+	s.Source.Join(ticket(a), ticket(out))
+	s.delta()
+	if x, err := s.Engine().Explain(ctx, ticket(a)); err != nil || !x.Busy.IsZero() || x.Target == "" {
+		t.Errorf("ticket %s is %+v, %v", a, x, err)
+	}
+}
+
+// A question is written down, and the process dies before the ledger knows; then the source merges the ticket. Nothing of it is asked
+// any more.
+func TestRaceHeldOfMerged(t *testing.T) {
+	play := func(cuts ...deltatest.Cut) (s *stage, b string, held int) {
+		s = newStage(t)
+		a := s.ticket("a", "of a")
+		b = s.ticket("b", "of b")
+		full(t, s.World)
+		s.Wait(time.Hour)
+		s.Target.Edit(s.there(a), desk.Fields{desk.Subject: {"theirs"}})
+		s.Source.Edit(ticket(a), desk.Fields{desk.Subject: {"ours"}})
+		s.Effects.Cuts = cuts
+		joined := false
+		if _, err := s.Run(mainDelta, func() {
+			if s.Restarts == 1 && !joined {
+				joined = true
+				s.Source.Join(ticket(a), ticket(b))
+			}
+		}); err != nil {
+			t.Fatal(err)
+		}
+		held = slices.Index(s.Effects.Names, "put held/acme ticket/"+a) + 1
+		return s, b, held
+	}
+	_, _, held := play()
+	s, b, _ := play(deltatest.Cut{Effect: held, After: true})
+	if s.Restarts != 1 {
+		t.Error("nobody died")
+	}
+	s.delta()
+	s.delta()
+	s.thread(b, "of a", "of b")
+	s.nothingHeld()
+}
+
+// In such a source a ticket is merged into one that is deleted.
+func TestRaceMergedThenDeleted(t *testing.T) {
+	s := newStage(t)
+	s.Source.Purges = true
+	s.Migration.OnDeleted = delta.Close
+	a, b := s.ticket("a", "of a"), s.ticket("b", "of b")
+	full(t, s.World)
+	s.Wait(time.Hour)
+	s.Source.Join(ticket(a), ticket(b))
+	s.Source.Remove(ticket(b))
+	s.delta()
+	if rep := s.delta(); rep.Counts.Failed > 0 || s.due() > 0 {
+		t.Errorf("%+v, %d due", rep.Counts, s.due())
+	}
+	s.field(a, desk.Status, "[resolved]")
+	s.field(b, desk.Status, "[resolved]")
 }

@@ -1,5 +1,3 @@
-// Races between runs, restarts, censuses and undos.
-
 package delta_test
 
 import (
@@ -13,6 +11,8 @@ import (
 	"github.com/deltadesk/deltadesk/shared/desk"
 	"github.com/deltadesk/deltadesk/shared/report"
 )
+
+// Races between runs, restarts, censuses and undos.
 
 // People move a ticket into the scope while a census looks: nobody has missed it, and the next delta brings it.
 func TestRaceIntoScopeWhileCounting(t *testing.T) {
@@ -602,4 +602,249 @@ func TestRaceForgottenClose(t *testing.T) {
 	s.Wait(time.Hour)
 	run(t, s.World, mainDelta)
 	s.held("status changed on both sides")
+}
+
+// A full run drops what is due and has left its scope.
+func TestRaceFullDropsDue(t *testing.T) {
+	s := newStage(t)
+	id := s.ticket("one")
+	full(t, s.World)
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "support"})
+	support := delta.Request{Kind: delta.Delta, Window: "support"}
+	s.Wait(time.Hour)
+	s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"two"}})
+	s.Wait(time.Minute)
+	r := run(t, s.World, support)
+	s.Wait(time.Hour)
+	s.Source.Edit(ticket(id), desk.Fields{desk.Group: {"Sales"}})
+	s.Wait(time.Minute)
+	run(t, s.World, mainDelta)
+	run(t, s.World, undo(r.ID))
+	s.field(id, desk.Subject, "[one]")
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "support", Restart: true})
+	run(t, s.World, support)
+	s.delta()
+	s.field(id, desk.Subject, "[two]")
+}
+
+// A full run over a scope that means something else now is continued behind deltas that went by the old meaning.
+func TestRaceScopeBackAndForth(t *testing.T) {
+	s := newStage(t)
+	s.ticket("one")
+	b := s.Source.Add(desk.Ticket, desk.Fields{desk.Subject: {"b"}, desk.Status: {"open"}, desk.Group: {"Sales"}})
+	narrow := desk.Scope{Any: map[desk.Field][]string{desk.Group: {"Support"}}}
+	wide := desk.Scope{Any: map[desk.Field][]string{desk.Group: {"Support", "Sales"}}}
+	mean := func(sc desk.Scope, hash string) {
+		s.Migration.Scopes["support"], s.Migration.Hash = sc, hash
+		s.Restart()
+	}
+	support := delta.Request{Kind: delta.Delta, Window: "support"}
+	mean(narrow, "h1")
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "support"})
+	run(t, s.World, support)
+	s.Wait(time.Hour)
+	mean(wide, "h2")
+	f, _, err := s.Engine().Start(ctx, delta.Request{Kind: delta.Full, Scope: "support"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// it reads everything but one ticket, and is cancelled
+	last := s.Source.Add(desk.Ticket, desk.Fields{desk.Subject: {"last"}, desk.Status: {"open"}, desk.Group: {"Sales"}})
+	s.Target.Fail = func(op string, ref desk.Ref) error {
+		if op == "create" && ref.ID == last {
+			return &desk.Error{Op: op, Class: desk.ErrMailed}
+		}
+		return nil
+	}
+	if r := run(t, s.World, delta.Request{Kind: delta.Full, Scope: "support", Continue: true}); r.ID != f.ID || r.Status != delta.Stopped {
+		t.Fatalf("%s is %s", r.ID, r.Status)
+	}
+	s.Target.Fail = nil
+	s.field(b, desk.Subject, "[b]")
+	s.Wait(time.Hour)
+	s.Source.Edit(ticket(b), desk.Fields{desk.Subject: {"changed"}})
+	s.Wait(time.Minute)
+	mean(narrow, "h1")
+	run(t, s.World, support)
+	s.Wait(time.Hour)
+	mean(wide, "h2")
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "support", Continue: true})
+	s.Wait(time.Hour)
+	run(t, s.World, support)
+	s.field(b, desk.Subject, "[changed]")
+}
+
+// Deletions between a window's cutoff and a restart, in a desk whose full listing leaves deleted tickets out.
+func TestRaceDeletedBeforeRestart(t *testing.T) {
+	s := newStage(t)
+	s.Migration.OnDeleted = delta.Close
+	a := s.ticket("a", "of a")
+	full(t, s.World)
+	s.delta()
+	s.Source.Remove(ticket(a))
+	s.Wait(time.Hour)
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "all", Restart: true})
+	s.delta()
+	s.field(a, desk.Status, "[resolved]")
+}
+
+// The ledger is of an earlier day than a ticket that has become spam since: it is looked for.
+func TestRaceRestoredUnknownDeleted(t *testing.T) {
+	s := newStage(t)
+	s.Migration.OnSpam = delta.Close
+	s.ticket("b", "of b")
+	full(t, s.World)
+	s.Wait(time.Hour)
+	day := s.Store.Snapshot()
+	a := s.ticket("a", "of a")
+	s.delta()
+	s.Store.Restore(day)
+	s.Restart()
+	s.Source.Junk(ticket(a))
+	s.Wait(time.Hour)
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "all", Restart: true, Adopt: true})
+	run(t, s.World, delta.Request{Kind: delta.Delta, Window: "main", Since: s.Clock().Add(-24 * time.Hour)})
+	s.field(a, desk.Status, "[resolved]")
+}
+
+// The ledger is of an earlier day than a deletion that a policy has carried out, and a run sees the deletion once more before the
+// ticket is back: whoever closed it, nobody has compared it since.
+func TestRaceRestoredDeletionSeen(t *testing.T) {
+	s := newStage(t)
+	s.Migration.OnDeleted, s.Migration.ClosedStatus = delta.Close, "closed"
+	id := s.ticket("one")
+	s.full()
+	s.Wait(time.Hour)
+	s.delta()
+	day := s.Store.Snapshot()
+	s.Source.Remove(ticket(id))
+	s.delta()
+	s.field(id, desk.Status, "[closed]")
+	s.Store.Restore(day)
+	s.Restart()
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "all", Restart: true, Adopt: true})
+	run(t, s.World, delta.Request{Kind: delta.Delta, Window: "main", Since: s.Clock().Add(-24 * time.Hour)})
+	s.Wait(time.Hour)
+	s.Source.Restore(ticket(id))
+	s.delta()
+	s.held("status")
+}
+
+// What a window's mode leaves out is taken up by another window that covers it, whatever its scope is called.
+func TestRaceLeftToAnotherScope(t *testing.T) {
+	s := newStage(t)
+	s.Migration.Windows["support"] = delta.Window{Scope: "support", Mode: delta.CreateOnly}
+	full(t, s.World)
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "support"})
+	s.Wait(time.Hour)
+	x := s.ticket("x", "of x")
+	y := s.ticket("y", "of y")
+	s.Source.Edit(ticket(x), desk.Fields{desk.LinkRefersTo: {y}})
+	s.Wait(time.Minute)
+	run(t, s.World, delta.Request{Kind: delta.Delta, Window: "support"})
+	s.delta()
+	s.field(x, desk.LinkRefersTo, "[ticket/"+y+"]")
+}
+
+// A ticket that is about to be made again in a window that only updates, cut off just then.
+func TestRaceOpenCreateInUpdateMode(t *testing.T) {
+	for n := 1; n < 60; n++ {
+		s := newStage(t)
+		s.Migration.OnTargetGone = delta.RecreateGone
+		s.Migration.Windows = map[string]delta.Window{"support": {Scope: "support", Mode: delta.UpdateOnly}}
+		support := delta.Request{Kind: delta.Delta, Window: "support"}
+		id := s.ticket("one", "first")
+		run(t, s.World, delta.Request{Kind: delta.Full, Scope: "support"})
+		s.Wait(time.Hour)
+		s.Target.Remove(s.there(id))
+		s.say(id, "second")
+		s.Effects.Cuts = []deltatest.Cut{{Effect: s.Effects.Count() + n}}
+		run(t, s.World, support)
+		s.Wait(time.Hour)
+		run(t, s.World, support)
+		s.thread(id, "first", "second")
+		if t.Failed() || s.Restarts == 0 {
+			return
+		}
+	}
+}
+
+// A source that lists deletions and shows nothing of what was deleted (as an archive): a change before the deletion comes to an end,
+// of a ticket that moved and of one that never did.
+func TestRaceChangedThenDeleted(t *testing.T) {
+	for _, there := range []bool{true, false} {
+		s := newStage(t)
+		s.Source.Purges = true
+		s.Migration.OnDeleted = delta.Close
+		id := ""
+		if there {
+			id = s.ticket("one", "hello")
+		}
+		full(t, s.World)
+		s.Wait(time.Hour)
+		if !there {
+			id = s.ticket("one", "hello")
+		}
+		s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"two"}})
+		s.Wait(time.Minute)
+		s.Source.Remove(ticket(id))
+		s.delta()
+		if rep := s.delta(); rep.Counts.Failed > 0 || s.due() > 0 {
+			t.Errorf("there=%v: %+v, %d due", there, rep.Counts, s.due())
+		}
+		if there {
+			s.field(id, desk.Status, "[resolved]")
+		}
+	}
+}
+
+// A ticket is deleted and restored, and one window has carried over that it is back. A replica that the other window asks for the older
+// of the two changes does not show the ticket: that is no deletion any more.
+func TestRaceOldDeletion(t *testing.T) {
+	s := newStage(t)
+	s.Source.ListLag = time.Minute
+	s.Migration.OnDeleted = delta.Mirror
+	id := s.ticket("one", "hello")
+	full(t, s.World)
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "support"})
+	s.Wait(time.Hour)
+	s.Source.Remove(ticket(id))
+	s.Wait(2 * time.Second)
+	s.Source.Restore(ticket(id))
+	run(t, s.World, mainDelta)
+	s.Target.Say(s.there(id).ID, true, desk.Author{Name: "Agent"}, "people's work", nil)
+	at(s.Source, "read", 1, func() error { return &desk.Error{Op: "read", Class: desk.ErrNotFound} })
+	run(t, s.World, delta.Request{Kind: delta.Delta, Window: "support"})
+	s.thread(id, "hello", "people's work")
+}
+
+// What the target's people did to a ticket a rehearsal tells as the run finds it.
+func TestRaceRehearsalOfTargetSide(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		set  func(s *stage, id string)
+	}{
+		{"merged", func(s *stage, id string) {
+			own := s.Target.Add(desk.Ticket, desk.Fields{desk.Subject: {"of an agent"}, desk.Status: {"open"}})
+			s.Target.Join(s.there(id), ticket(own))
+		}},
+		{"deleted, ignored", func(s *stage, id string) { s.Migration.OnTargetGone = delta.IgnoreGone; s.Target.Remove(s.there(id)) }},
+		{"deleted, made again", func(s *stage, id string) { s.Migration.OnTargetGone = delta.RecreateGone; s.Target.Remove(s.there(id)) }},
+		{"deleted, held", func(s *stage, id string) { s.Target.Remove(s.there(id)) }},
+	} {
+		s := newStage(t)
+		id := s.ticket("one", "hello")
+		full(t, s.World)
+		s.Wait(time.Hour)
+		tc.set(s, id)
+		s.Restart()
+		s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"two"}})
+		dry := mainDelta
+		dry.Dry = true
+		said := reportOf(t, s.World, run(t, s.World, dry).ID).Counts
+		came := reportOf(t, s.World, run(t, s.World, mainDelta).ID).Counts
+		if said != came {
+			t.Errorf("%s: the rehearsal says %+v, and it comes to %+v", tc.name, said, came)
+		}
+	}
 }

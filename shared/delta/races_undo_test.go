@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/deltadesk/deltadesk/shared/delta"
+	"github.com/deltadesk/deltadesk/shared/delta/deltatest"
 	"github.com/deltadesk/deltadesk/shared/desk"
 )
 
@@ -325,4 +326,116 @@ func TestRaceUndoOfMovedBack(t *testing.T) {
 	s.Wait(time.Hour)
 	run(t, s.World, undo(r.ID))
 	s.field(id, desk.Status, "[resolved]")
+}
+
+// An undo deletes a ticket, and the desk asks for a pause before anybody can look whether it is gone: it was the undo's doing all the
+// same, and the next delta brings the ticket again.
+func TestRaceUndoUnseen(t *testing.T) {
+	s := newStage(t)
+	s.Migration.Policies.OnTargetGone = delta.IgnoreGone
+	full(t, s.World)
+	s.Wait(time.Hour)
+	id := s.ticket("one", "first")
+	r := run(t, s.World, mainDelta)
+	s.Wait(time.Hour)
+	at(s.Target, "read", 2, func() error { return &desk.Error{Op: "read", Class: desk.ErrThrottled} })
+	run(t, s.World, undo(r.ID))
+	s.Target.Fail = nil
+	s.absent(id)
+	run(t, s.World, mainDelta)
+	s.field(id, desk.Subject, "[one]")
+}
+
+// An undo forgets what a lagging source has shown.
+func TestRaceUndoForgetsStamp(t *testing.T) {
+	s := newStage(t)
+	s.Source.ListLag = 5 * time.Minute
+	full(t, s.World)
+	s.Wait(time.Hour)
+	id := s.ticket("one")
+	r := run(t, s.World, mainDelta)
+	s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"two"}})
+	s.Wait(2 * time.Second)
+	s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"one"}})
+	run(t, s.World, mainDelta)
+	run(t, s.World, undo(r.ID))
+	s.absent(id)
+	s.Source.Stale = 1
+	run(t, s.World, mainDelta)
+	if s.Source.Stale != 0 {
+		t.Error("nobody asked the replica")
+	}
+	s.field(id, desk.Subject, "[one]")
+}
+
+// An undo takes over what a later run left open.
+func TestRaceUndoTakesOver(t *testing.T) {
+	s := newStage(t)
+	s.Migration.Policies.ConflictField = map[desk.Field]delta.Conflict{desk.Priority: delta.TargetWins}
+	id := s.ticket("one")
+	s.Source.Edit(ticket(id), desk.Fields{desk.Priority: {"low"}})
+	full(t, s.World)
+	s.Wait(time.Hour)
+	s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"two"}})
+	r := run(t, s.World, mainDelta)
+	s.Wait(time.Hour)
+	s.Source.Edit(ticket(id), desk.Fields{desk.Priority: {"high"}})
+	s.Target.Lose = func(op string, _ desk.Ref) error {
+		if op == "apply" {
+			return &desk.Error{Op: op, Class: desk.ErrMailed} // which stops the run
+		}
+		return nil
+	}
+	run(t, s.World, mainDelta)
+	s.Target.Lose = nil
+	s.field(id, desk.Priority, "[high]")
+	s.Wait(time.Hour)
+	run(t, s.World, undo(r.ID))
+	s.Source.Edit(ticket(id), desk.Fields{desk.Priority: {"urgent"}})
+	s.delta()
+	if hs, _ := s.Engine().HeldRecords(ctx); len(hs) == 0 {
+		s.field(id, desk.Priority, "[urgent]")
+	}
+}
+
+// An undo is cancelled after it has opened the ticket of a merged one again: the next delta closes it.
+func TestRaceCancelledUndoOfMerge(t *testing.T) {
+	s := newStage(t)
+	s.Migration.OnMerged, s.Migration.ClosedStatus = delta.Close, "closed"
+	a, b := s.ticket("a", "of a"), s.ticket("b", "of b")
+	full(t, s.World)
+	s.Wait(time.Hour)
+	s.Source.Join(ticket(a), ticket(b))
+	r := run(t, s.World, mainDelta)
+	s.field(a, desk.Status, "[closed]")
+	s.Wait(time.Hour)
+	u, _, err := s.Engine().Start(ctx, undo(r.ID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	s.Target.Lose = func(op string, _ desk.Ref) error {
+		if op == "apply" {
+			if n++; n == 1 {
+				if err := s.Engine().Cancel(ctx, u.ID, "the operator"); err != nil {
+					t.Error(err)
+				}
+				panic(deltatest.Crash{})
+			}
+		}
+		return nil
+	}
+	run(t, s.World, undo(r.ID))
+	s.Target.Lose = nil
+	s.field(a, desk.Status, "[open]")
+	s.delta()
+	s.delta()
+	s.field(a, desk.Status, "[closed]")
+	for part := range s.Store.Parts("led/") {
+		for row := range s.Store.Each(part) {
+			if strings.Contains(string(row.Body), `"claim"`) {
+				t.Errorf("%s is still claimed: %s", row.Part, row.Body)
+			}
+		}
+	}
 }

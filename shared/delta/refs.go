@@ -136,7 +136,8 @@ func (e *Engine) lookAgain(run string, ref desk.Ref) bool {
 // target and that no run reads into it any more, because it has left the scope: such a one is looked for.
 func (e *Engine) linked(ctx context.Context, w *work, ref desk.Ref) (string, error) {
 	end := ref
-	for range 10 {
+	for seen := map[desk.Ref]bool{}; !seen[end]; {
+		seen[end] = true
 		var row ledgerRow
 		if _, err := e.get(ctx, e.ledgerKey(end), &row); err != nil {
 			return "", err
@@ -162,7 +163,10 @@ func (e *Engine) linked(ctx context.Context, w *work, ref desk.Ref) (string, err
 	return "", nil // merged in a circle: a link to nowhere
 }
 
-// wake makes everybody due whose links waited for a record.
+// arrived tells whether a link to the record leads somewhere.
+func (r *ledgerRow) arrived() bool { return r.Target != "" || r.Into != "" }
+
+// wake makes everybody due whose links waited for a record, and then notes that nobody does any more.
 func (e *Engine) wake(ctx context.Context, run string, arrived desk.Ref) error {
 	var waiting []Row
 	if err := e.each(ctx, e.waitPart(arrived), "", func(r Row) error { waiting = append(waiting, r); return nil }); err != nil {
@@ -180,7 +184,14 @@ func (e *Engine) wake(ctx context.Context, run string, arrived desk.Ref) error {
 			return err
 		}
 	}
-	return nil
+	_, err := update(ctx, e, e.ledgerKey(arrived), func(r *ledgerRow) error {
+		if !r.Awaited || !r.arrived() {
+			return errKeep
+		}
+		r.Awaited = false
+		return nil
+	})
+	return err
 }
 
 // await makes w due when the records its links wait for arrive. The wait row comes before the flag on the other record's
@@ -201,7 +212,7 @@ func (e *Engine) await(ctx context.Context, w *work) error {
 		}
 		arrived := false
 		if _, err := update(ctx, e, e.ledgerKey(end), func(r *ledgerRow) error {
-			if arrived = r.Target != "" || r.Into != ""; r.Awaited {
+			if arrived = r.arrived(); r.Awaited || arrived {
 				return errKeep
 			}
 			r.Awaited = true

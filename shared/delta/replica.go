@@ -2,6 +2,7 @@ package delta
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/deltadesk/deltadesk/shared/desk"
 )
@@ -32,6 +33,40 @@ func (e *Engine) behind(w *work) bool {
 		return !w.rec.Began.After(got.At.Add(e.SourceSide.StampResolution + lag))
 	}
 	return false
+}
+
+// notShown is what is known of a listed record that the source does not show. It may just not be visible yet, and is never taken for an
+// empty ticket; for a deleted one only where the source has said so, of this record or of the one into which it was merged, and where
+// nothing newer was carried out. A deletion that was carried out already explains whatever was listed before it.
+func (e *Engine) notShown(ctx context.Context, w *work, cause error) (rec desk.Record, err error) {
+	rec = desk.Record{Ref: w.ref, Event: desk.Deleted, Stamp: w.it.Stamp, Began: w.it.Stamp.At}
+	settled, dated := w.row.Claim == nil, !w.it.Stamp.At.IsZero()
+	var into ledgerRow
+	if w.it.Event == desk.Merged && w.it.Into != "" {
+		if _, err := e.get(ctx, e.ledgerKey(desk.Ref{Kind: w.ref.Kind, ID: w.it.Into}), &into); err != nil {
+			return rec, err
+		}
+	}
+	switch {
+	case settled && w.row.Gone == desk.Deleted && !w.row.Stamp.Before(w.it.Stamp):
+		w.finish(OutExcluded, string(desk.Deleted)+" in the source")
+		return rec, nil
+	case settled && dated && w.it.Event == desk.Deleted && w.row.Gone == "" && w.it.Stamp.Before(w.row.Stamp):
+		w.finish(OutUnchanged, "") // it has come back since
+		return rec, nil
+	case w.it.Event == desk.Deleted, into.Gone == desk.Deleted:
+		return rec, nil
+	case e.silent(w) && e.waitedOut(w): // no replica can be behind any more: it was deleted after it was listed
+		rec.Began = w.row.Attempts[w.run.ID].Since
+		return rec, nil
+	}
+	return rec, fmt.Errorf("%w: %w", errNotYet, cause)
+}
+
+// silent tells whether a source that does not show a record may never say more of it: such a desk says nothing of deletions, or
+// nobody has brought it over, so that the deletion has left no trace.
+func (e *Engine) silent(w *work) bool {
+	return !e.SourceSide.SeesDeletes || w.row.Target == "" && w.row.Claim == nil
 }
 
 // saw keeps the stamp of the reading that is carried out.

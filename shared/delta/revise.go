@@ -2,6 +2,7 @@ package delta
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -37,6 +38,7 @@ type fate struct {
 	// files, not only another visibility.
 	write *desk.Entry
 	words bool
+	turn  bool     // it brings the source's visibility
 	ask   []string // why somebody must decide
 	// kept: a policy leaves a copy that says or shows something else than the source. theirs: the target's people do.
 	kept, theirs bool
@@ -191,10 +193,21 @@ func (p Policies) judge(c copied) fate {
 		out.row.Digest, out.row.Files, out.row.Shown, out.row.Left = digest, files, "", false
 		out.stale = true
 	}
-	if out.words || turn {
+	if out.turn = turn; out.words || turn {
 		out.write = c.written(visible, &out.words)
 	}
 	return out
+}
+
+// brings is k as it is when no more was done than is written.
+func (f fate) brings(k entryRow) entryRow {
+	if f.turn {
+		k.Private, k.Own, k.Turned = f.row.Private, f.row.Own, f.row.Turned
+	}
+	if f.words {
+		k.Digest, k.Files, k.Shown, k.Left = f.row.Digest, f.row.Files, f.row.Shown, f.row.Left
+	}
+	return k
 }
 
 // written is the entry as the target is to have it. Where only its visibility turns, words and files stay the target's.
@@ -311,7 +324,7 @@ func (e *Engine) thread(ctx, intake context.Context, w *work, now desk.Record) (
 // entry itself: once that one says what the source says, nothing asks for them any more.
 func (e *Engine) revise(ctx, intake context.Context, w *work, todo []copied) error {
 	var fates []fate
-	var ids []string
+	var ids, words, turns []string
 	revised := map[string]bool{}
 	im := image{Ref: w.ref, Target: w.row.Target, Tag: w.row.Tag}
 	for _, c := range todo {
@@ -336,7 +349,12 @@ func (e *Engine) revise(ctx, intake context.Context, w *work, todo []copied) err
 				return err
 			}
 		}
-		w.marks = append(w.marks, f.marks...)
+		if w.marks = append(w.marks, f.marks...); f.kept { // an attempt that comes to nothing leaves it to the next one to say so
+			if w.kept == nil {
+				w.kept = map[string]entryRow{}
+			}
+			w.kept[c.id], f.row = f.row, f.brings(c.known)
+		}
 		switch {
 		case f.again:
 			delete(w.known, c.id) // until it is there
@@ -347,7 +365,12 @@ func (e *Engine) revise(ctx, intake context.Context, w *work, todo []copied) err
 			continue
 		case f.write != nil:
 			fates, ids = append(fates, f), append(ids, c.id)
-			revised[c.id] = f.write.Public
+			if revised[c.id] = f.write.Public; f.words {
+				words = append(words, c.id)
+			}
+			if f.turn {
+				turns = append(turns, c.id)
+			}
 			im.revises(c)
 			continue
 		case f.stale && c.can:
@@ -360,7 +383,7 @@ func (e *Engine) revise(ctx, intake context.Context, w *work, todo []copied) err
 	if len(fates) == 0 {
 		return nil
 	}
-	w.revising = revised
+	w.revising, w.words, w.turns = revised, words, turns
 	if err := e.ensure(ctx, w, nil); err != nil {
 		return err
 	}
@@ -388,7 +411,10 @@ func (e *Engine) reviseOne(ctx context.Context, w *work, id string, f fate) erro
 	en.Marker = e.marker(id)
 	if f.words {
 		one := []desk.Entry{en}
-		one[0].ID = id // of the source, as its files are
+		one[0].ID, one[0].Files = id, slices.Clone(en.Files) // of the source, as its files are
+		for i, sum := range w.heals[id].read {
+			one[0].Files[i].SHA256 = cmpOr(one[0].Files[i].SHA256, sum) // else what was staged under this name before is taken for it
+		}
 		if err := e.stageFiles(ctx, w, one); err != nil {
 			return err
 		}
@@ -400,12 +426,22 @@ func (e *Engine) reviseOne(ctx context.Context, w *work, id string, f fate) erro
 		}
 	}
 	w.unanswered = true // until the desk has answered
-	if err := e.Target.(desk.Reviser).Revise(ctx, e.targetRef(w), en); err != nil {
+	err := e.Target.(desk.Reviser).Revise(ctx, e.targetRef(w), en)
+	if errors.Is(err, desk.ErrNotFound) { // people took it out; or the ticket is no more, as the next reading tells
+		w.unanswered, w.revised = false, true
+		f.row.Left, f.row.Shown = f.row.Digest != taken, ""
+		w.remember(id, f.row)
+		w.out.Kept = append(w.out.Kept, "entry "+id)
+		return nil
+	}
+	if err != nil {
 		return fmt.Errorf("revise entry %s of %s: %w", id, w.ref, err)
 	}
 	w.unanswered = false
 	w.remember(id, f.row)
-	w.revised, w.touched = true, append(w.touched, id)
+	if w.revised = true; f.words { // else they are whoever's they were
+		w.touched = append(w.touched, id)
+	}
 	w.wrote = append(w.wrote, "entry "+id+" revised")
 	return nil
 }

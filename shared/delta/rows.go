@@ -154,6 +154,8 @@ type planEntry struct {
 	desk.Listed
 	// Due is why the record is in the plan although the source did not list it; empty for listed ones.
 	Due string `json:"due,omitempty"`
+	// Late: everything else of the run has been carried out.
+	Late bool `json:"late,omitempty"`
 	// DueVersion is the version of the due row that this entry answers.
 	DueVersion int64 `json:"due_version,omitempty"`
 	// Unlisted: the ledger has the record, and the source's listing has not (a census).
@@ -188,6 +190,8 @@ type pageRow struct {
 	Done bool `json:"done,omitempty"`
 	// DuePage: the entries come from due rows; the kind's listing begins after it.
 	DuePage bool `json:"due_page,omitempty"`
+	// Left: a full run's, of what has left the source since the cutoff of before. See listLeft.
+	Left bool `json:"left,omitempty"`
 	// Last: nothing is planned after this page, which is empty. See endPlan.
 	Last bool `json:"last,omitempty"`
 	// SentOpen and SentRest are when messages for the open and for the other entries were last sent.
@@ -277,8 +281,6 @@ type ledgerRow struct {
 	Worked bool `json:"worked,omitempty"`
 	// Entries of short threads; longer ones spill into rows of their own, see entries.go.
 	Entries map[string]entryRow `json:"entries,omitempty"`
-	// Awaited: another record's link waits for this one to arrive.
-	Awaited bool `json:"awaited,omitempty"`
 	// Wrote is the run that wrote to the target's record last.
 	Wrote string `json:"wrote,omitempty"`
 	// Rest is a digest of the fields that are not in Fields, as they were when a run that can be undone had made the record.
@@ -323,6 +325,8 @@ type followed struct {
 	Outside map[string]time.Time `json:"outside,omitempty"`
 	// Gone is the event by which the record left the source.
 	Gone desk.Event `json:"gone,omitempty"`
+	// Awaited: another record's link waits for this one to arrive, or has not been told yet that it did.
+	Awaited bool `json:"awaited,omitempty"`
 }
 
 // mergedThere is How where the target's people merged the record's ticket into another one: the thread goes on there, and the
@@ -410,6 +414,9 @@ type claim struct {
 	Puts map[desk.Field]string `json:"puts,omitempty"`
 	// Revised are the entries to be changed, and whether the customer is to see them.
 	Revised map[string]bool `json:"revised,omitempty"`
+	// Words are those of them that are to get the source's words, Turns those that are to get its visibility.
+	Words []string `json:"words,omitempty"`
+	Turns []string `json:"turns,omitempty"`
 	// Delete: the intent is to delete.
 	Delete bool `json:"delete,omitempty"`
 	// Undo is the run that is being undone, where that is the intent.
@@ -476,6 +483,7 @@ type Trace struct {
 	Why     string    `json:"why,omitempty"`
 	Wrote   []string  `json:"wrote,omitempty"`
 	Check   string    `json:"check,omitempty"` // how the read-back compared
+	Blind   bool      `json:"blind,omitempty"` // nobody has looked what the target's record says
 }
 
 // dueRow makes a later run take a record up although the source does not list it again.

@@ -350,6 +350,9 @@ func (e *Engine) allowed(st state, q Request, run *Run) error {
 		if sc.Full != "" && !q.Restart && !q.Dry {
 			return refuse("full run %s of scope %q was stopped. Go on with it: --continue (keeps its cutoff). Or read everything again: --restart", sc.Full, run.Scope)
 		}
+		if b := sc.Baseline; b != nil {
+			run.From = e.behindmost(st, run.Scope, b)
+		}
 	case Delta, Census, Remap:
 		b := sc.Baseline
 		if b == nil {
@@ -581,4 +584,20 @@ func (e *Engine) Extend(ctx context.Context, window string, until time.Time) err
 		return nil
 	})
 	return err
+}
+
+// behindmost is the cutoff of the scope's chain that succeeded first: up to there every window has carried out what the feed told.
+func (e *Engine) behindmost(st state, scope string, b *baseline) desk.Cursor {
+	from, first := b.Mark, time.Time{}
+	for name, m := range e.mig.Windows {
+		w := st.Windows[name]
+		switch {
+		case m.Scope != scope || m.Kind == Census:
+		case w.Baseline != b.Run:
+			return b.Mark // it has yet to begin
+		case first.IsZero() || w.LastOK.Before(first):
+			from, first = w.Cutoff, w.LastOK
+		}
+	}
+	return from
 }

@@ -119,8 +119,7 @@ func (e *Engine) undoOne(ctx context.Context, w *work) error {
 	if err := e.loadRow(ctx, w); err != nil {
 		return err
 	}
-	if l := w.row.Last; l != nil && l.Run == w.m.Run && l.Pos == w.pos() {
-		w.done, w.out = true, l.Out // only the outcome did not get through
+	if w.concluded() {
 		return nil
 	}
 	if err := e.free(w.row); err != nil {
@@ -292,7 +291,7 @@ func (e *Engine) unmade(ctx context.Context, w *work, out Outcome, reason string
 	}
 	w.finish(out, reason)
 	w.done = false
-	w.row = ledgerRow{version: w.row.version, Awaited: w.row.Awaited, Joining: w.row.Joining, Was: w.row.Was, Trail: w.row.Trail, Look: true}
+	w.row = ledgerRow{followed: followed{Stamp: w.row.Stamp, Awaited: w.row.Awaited}, version: w.row.version, Joining: w.row.Joining, Was: w.row.Was, Trail: w.row.Trail, Look: true}
 	w.wrote = []string{reason}
 	return e.closeUndo(ctx, w)
 }
@@ -377,11 +376,8 @@ func (k entryRow) leaves(en desk.Entry) bool {
 // partly gives the claim back after an error of a write: as after any other write where nothing was written before it
 // (first), else so that the next one looks, whatever the desk says.
 func (e *Engine) partly(ctx context.Context, w *work, err error, first bool) error {
-	switch desk.Class(err) {
-	case desk.ErrConflict, desk.ErrRejected, desk.ErrUnauthorized, desk.ErrThrottled, desk.ErrNotFound:
-		if !first {
-			return e.unclaim(ctx, w, err, e.Now())
-		}
+	if refused(err) && !first {
+		return e.unclaim(ctx, w, err, e.Now())
 	}
 	return e.unanswered(ctx, w, err)
 }
@@ -389,7 +385,7 @@ func (e *Engine) partly(ctx context.Context, w *work, err error, first bool) err
 // closeUndo writes the ledger row of a record that was undone.
 func (e *Engine) closeUndo(ctx context.Context, w *work) error {
 	w.row.Last = &last{Run: w.m.Run, Pos: w.pos(), Out: w.out}
-	w.row.trace(Trace{At: e.Now().UTC(), Run: w.run.ID, Outcome: w.out.Outcome, Why: w.it.Due, Wrote: w.wrote, Check: "as before run " + w.run.Undoes})
+	w.row.trace(Trace{At: e.Now().UTC(), Run: w.run.ID, Outcome: w.out.Outcome, Why: w.it.Due, Wrote: w.wrote, Check: "as before run " + w.run.Undoes, Blind: true})
 	if err := e.saveRow(ctx, w); err != nil {
 		return err
 	}

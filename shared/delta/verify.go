@@ -340,15 +340,21 @@ func (e *Engine) compareWords(want, got desk.Entry) string {
 	return ""
 }
 
-func (e *Engine) sameFile(ctx context.Context, w *work, src desk.File, target desk.Ref, tgt desk.File) (bool, error) {
-	a, b := src.SHA256, tgt.SHA256
-	var err error
-	if a == "" {
-		r, oerr := e.openFile(ctx, w.rec.Ref, src)
-		if a, err = certificate.HashFile(r, oerr); err != nil {
-			return false, err
-		}
+// sumOf is the hash of a file of the source.
+func (e *Engine) sumOf(ctx context.Context, w *work, src desk.File) (string, error) {
+	if src.SHA256 != "" {
+		return src.SHA256, nil
 	}
+	r, err := e.openFile(ctx, w.rec.Ref, src)
+	return certificate.HashFile(r, err)
+}
+
+func (e *Engine) sameFile(ctx context.Context, w *work, src desk.File, target desk.Ref, tgt desk.File) (bool, error) {
+	a, err := e.sumOf(ctx, w, src)
+	if err != nil {
+		return false, err
+	}
+	b := tgt.SHA256
 	if b == "" {
 		o, ok := e.Target.(desk.Opener)
 		if !ok {

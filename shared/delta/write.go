@@ -38,6 +38,11 @@ func (e *Engine) carryOut(ctx, intake context.Context, w *work) error {
 		if err := e.part(ctx, w); err != nil {
 			return err
 		}
+		if w.row.Target == "" {
+			if err := e.anew(ctx, w); err != nil {
+				return e.release(ctx, w, err)
+			}
+		}
 	}
 	created, adopted := false, false
 	var now desk.Record
@@ -69,13 +74,7 @@ func (e *Engine) carryOut(ctx, intake context.Context, w *work) error {
 			w.row.Unfinished = how == "found" && w.takenOver // our own create, whose answer was lost
 			w.forgotten = how == "found" && w.run.adopted() && (w.before == nil || w.before.At.Before(w.run.Adopted))
 		default:
-			if err := e.gain(ctx, w); err != nil {
-				return e.release(ctx, w, err)
-			}
-			if err := e.lend(ctx, w); err != nil {
-				return e.release(ctx, w, err)
-			}
-			if now, err = e.create(ctx, w); err != nil {
+			if now, err = e.make(ctx, w); err != nil {
 				return err
 			}
 			created = true
@@ -121,6 +120,17 @@ func (e *Engine) between(ctx context.Context, w *work, now, after desk.Record, c
 	}
 	ch.Lock = after.Lock
 	return nil
+}
+
+// make creates a record that is not in the target, nor with the tickets that were merged into it.
+func (e *Engine) make(ctx context.Context, w *work) (desk.Record, error) {
+	if err := e.gain(ctx, w); err != nil {
+		return desk.Record{}, e.release(ctx, w, err)
+	}
+	if err := e.lend(ctx, w); err != nil {
+		return desk.Record{}, e.release(ctx, w, err)
+	}
+	return e.create(ctx, w)
 }
 
 // create makes the record (model: Create). The claim with the intent to create is there already.
@@ -234,7 +244,11 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 		}
 	}
 	e.back(w, now)
+	if w.tag == tagEntry && !w.takenOver && !slices.Contains(tags, e.mig.EventTag) {
+		w.row.Tag, w.tag = "", "" // people took it off; an entry that changes from here on brings it again
+	}
 	e.noteEntries(w, desk.Written{}, now.Entries)
+	e.noteBrought(w, now.Entries)
 	w.recovered = w.recovered || w.takenOver && len(w.fresh) > 0
 	defs, err := e.definitions(ctx)
 	if err == nil && !created && !adopted {
@@ -303,6 +317,9 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 		return err
 	}
 	w.adds = nil
+	for id, row := range w.kept {
+		w.remember(id, row)
+	}
 	seen := e.untagged(w, after)
 	e.noteShown(w, seen)
 	e.rebase(w, m, now, seen, merged)

@@ -96,9 +96,9 @@ func bugs() []bug {
 		},
 		{
 			"deleted-is-empty", 1, "a ticket that cannot be read is taken for one without content", sorts("lost"),
-			[]change{engine("push.go",
-				`return fmt.Errorf("read %s: %w: %w", w.ref, errNotYet, err)`,
-				`rec, err = desk.Record{Ref: w.ref, Stamp: w.it.Stamp, Began: w.it.Stamp.At, Event: desk.Changed}, nil`)},
+			[]change{engine("replica.go",
+				`return rec, fmt.Errorf("%w: %w", errNotYet, cause)`,
+				"_ = fmt.Errorf(\"%w: %w\", errNotYet, cause)\n\treturn desk.Record{Ref: w.ref, Stamp: w.it.Stamp, Began: w.it.Stamp.At, Event: desk.Changed}, nil")},
 		},
 		{
 			"hold-swallows-replies", 1, "what else is new waits with a field that is held", sorts("lost"),
