@@ -27,7 +27,7 @@ type runCmd struct {
 	DryRun   bool   `help:"Write nothing to the target and say what would happen."`
 	Continue bool   `help:"Full only: go on with the full run that was cut off or stopped. Keeps its cutoff."`
 	Restart  bool   `help:"Full only: read everything again and begin a new baseline."`
-	Adopt    bool   `help:"Full only: look in the target before every create, now and in all later runs: for a new or restored store over a target that has been written to. A ticket that an undo removed since the backup counts as deleted in the target. An answer to create something again that was given before is asked for once more."`
+	Adopt    bool   `help:"Full only: look in the target before every create, now and in all later runs: for a new or restored store over a target that has been written to. A ticket that an undo removed since the backup counts as deleted in the target. An answer to create something again that was given before is asked for once more. Where the target cannot be searched, a ticket that is not in it any more is asked about, whatever target_gone says."`
 	Heal     bool   `help:"Verify only: what differs becomes due, and the next delta heals it or holds it for a person. Entries that are gone from a ticket on which nobody has worked since come back: if somebody erased one behind the desk on purpose, look first without --heal."`
 	Workers  int    `default:"4" help:"How many batches are worked on at a time."`
 }

@@ -97,7 +97,7 @@ func (e *Engine) whenGone(ctx context.Context, w *work) (policy OnGone, target, 
 			return policy, ids[0], "found", nil
 		}
 	}
-	if !searched && w.run.adopted() && policy == RecreateGone && w.heldBefore.Answer == nil {
+	if !searched && w.run.adopted() && w.heldBefore.Answer == nil && !w.leftDeleted() {
 		policy = HoldGone // it may have been made again since, and nobody can look
 	}
 	return policy, "", "", nil

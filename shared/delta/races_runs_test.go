@@ -848,3 +848,24 @@ func TestRaceRehearsalOfTargetSide(t *testing.T) {
 		}
 	}
 }
+
+// The ledger is of an earlier day than a ticket that was deleted and made again since, in a desk that nobody can search: whatever the
+// policy, somebody is asked where it is.
+func TestRaceRestoredMadeAgain(t *testing.T) {
+	s := newStage(t)
+	s.Target.NoFinder = true
+	s.Migration.OnDeleted, s.Migration.OnTargetGone = delta.Mirror, delta.IgnoreGone
+	id := s.ticket("one", "first")
+	full(t, s.World)
+	day := s.Store.Snapshot()
+	s.Wait(time.Hour)
+	s.Source.Remove(ticket(id))
+	s.delta()
+	s.Source.Restore(ticket(id))
+	s.delta()
+	s.thread(id, "first")
+	s.Store.Restore(day)
+	s.Restart()
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "all", Restart: true, Adopt: true})
+	s.held("it was deleted in the target")
+}
