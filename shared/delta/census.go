@@ -156,6 +156,10 @@ func (e *Engine) censusMerged(ctx context.Context, w *work) error {
 		seen := false
 		switch {
 		case s.row.Claim != nil:
+		case s.row.Target == "" && s.row.Look:
+			w.makesDue("missed", desk.Merged, w.rec.Ref.ID)
+			w.finish(OutExcluded, "merged in the source into "+w.rec.Ref.String()+", which an undo removed; the next delta brings it over")
+			return nil
 		case !in && s.row.Target != "":
 			w.finish(OutExcluded, "merged in the source into a record of another scope: "+why)
 			return nil

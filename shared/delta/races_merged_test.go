@@ -195,6 +195,35 @@ func TestRaceLinkWaitsInBothScopes(t *testing.T) {
 	s.field(owner, desk.LinkRefersTo, "[ticket/"+late+"]")
 }
 
+// An undo removes the ticket that a merge lives on in, and with it what was carried over of the merge: a census knows why it is open.
+func TestRaceCensusOfMergedIntoUndone(t *testing.T) {
+	s := newStage(t)
+	s.Migration.OnMerged = delta.Close
+	a := s.ticket("a", "of a")
+	full(t, s.World)
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "support"})
+	s.Wait(time.Hour)
+	b := s.ticket("b", "of b")
+	s.Source.Edit(ticket(b), desk.Fields{desk.Group: {"Sales"}})
+	r := run(t, s.World, mainDelta)
+	s.Source.Join(ticket(a), ticket(b))
+	s.Target.Fail = func(op string, ref desk.Ref) error {
+		if op == "apply" && ref == s.there(a) {
+			return &desk.Error{Op: op, Class: desk.ErrRejected}
+		}
+		return nil
+	}
+	run(t, s.World, mainDelta)
+	run(t, s.World, delta.Request{Kind: delta.Delta, Window: "support"})
+	s.Target.Fail = nil
+	s.Wait(time.Hour)
+	run(t, s.World, undo(r.ID))
+	s.absent(b)
+	if missed, _ := s.census(delta.Request{Kind: delta.Census, Scope: "support"}); len(missed) > 0 {
+		t.Errorf("missed: %v", missed)
+	}
+}
+
 // The source deletes a ticket into which the target's people have merged another one. As many were merged into it in the
 // source, and of those none is in the target.
 func TestRaceDeleteWithStrangers(t *testing.T) {

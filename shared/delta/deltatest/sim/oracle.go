@@ -646,6 +646,11 @@ func (o *oracle) excuse(s, t *record, f desk.Field, prev, e edit) string {
 			return "both said the same"
 		}
 	}
+	for i, next := range s.hist[f] {
+		if i > 0 && next.no < prev.no && prev.at.Sub(next.at) <= w.src.t.readLag && o.meant(f, s.hist[f][i-1].val, prev.val) {
+			return "both said the same" // as far as a replica of the source told
+		}
+	}
 	if !w.dst.t.lock && prev.at.After(e.seen) {
 		return "race" // this desk cannot be asked to write only what nobody has touched
 	}
