@@ -42,12 +42,20 @@ func rest(err error) time.Duration {
 	return 30 * time.Second
 }
 
-// heed keeps in mind that a desk asked for a pause, so that this process does not ask it once for every record.
+// keyRest is how long nothing is asked of a desk that lets us in no more: until somebody has seen to its key.
+const keyRest = time.Minute
+
+// heed keeps in mind that a desk asked for a pause, or lets us in no more, so that this process does not ask it once for every record.
 func (e *Engine) heed(err error) {
-	if desk.Class(err) != desk.ErrThrottled { //nolint:errorlint // Class answers with the bare sentinel
+	var until time.Time
+	switch desk.Class(err) {
+	case desk.ErrThrottled:
+		until = e.Now().Add(rest(err))
+	case desk.ErrUnauthorized:
+		until = e.Now().Add(keyRest)
+	default:
 		return
 	}
-	until := e.Now().Add(rest(err))
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if until.After(e.pause) {
@@ -77,7 +85,7 @@ func dispose(err error, attempt int) verdict {
 	case desk.ErrMailed:
 		return verdict{act: stopRun, why: "the target sent mail because of the migration: " + err.Error()}
 	case desk.ErrUnauthorized:
-		return verdict{act: waitDesk, delay: time.Minute, why: err.Error()}
+		return verdict{act: waitDesk, delay: keyRest, why: err.Error()}
 	case desk.ErrThrottled:
 		return verdict{act: giveBack, delay: rest(err)}
 	case desk.ErrConflict:

@@ -70,7 +70,7 @@ type Engine struct {
 	tries     map[Message]int        // attempts that the ledger does not count: rehearsals, verifications, conflicts
 	rehearsed map[string]int         // which entry of a rehearsal's plan has looked at a record
 	seconds   map[string]float64
-	pause     time.Time // a desk asked for a pause until then
+	pause     time.Time // no desk is asked until then, see heed
 	used      usageRow  // already booked
 }
 

@@ -48,7 +48,7 @@ func (e *Engine) Work(ctx, intake context.Context, ms []Message) []Retry {
 			continue
 		}
 		if d := e.paused(); d > 0 {
-			back(m, verdict{delay: d, why: "a desk asked for a pause"}, nil)
+			back(m, verdict{delay: d, why: "a desk asked for a pause, or lets us in no more"}, nil)
 			continue
 		}
 		w, err := e.open(ctx, known, m)
@@ -89,7 +89,7 @@ func (e *Engine) Work(ctx, intake context.Context, ms []Message) []Retry {
 				continue
 			}
 			if d := e.paused(); d > 0 {
-				back(w.m, verdict{delay: d, why: "a desk asked for a pause"}, nil)
+				back(w.m, verdict{delay: d, why: "a desk asked for a pause, or lets us in no more"}, nil)
 				continue
 			}
 			w.err = e.carryOut(ctx, intake, w)

@@ -224,6 +224,32 @@ func TestRaceCensusOfMergedIntoUndone(t *testing.T) {
 	}
 }
 
+// A ticket is merged into one of another scope, which waits there because the target refuses it: a census of this scope calls nothing
+// missed.
+func TestRaceCensusOfMergedIntoFailed(t *testing.T) {
+	s := newStage(t)
+	s.Migration.Windows["support"] = delta.Window{Scope: "support", Mode: delta.CreateOnly}
+	a := s.ticket("a", "of a")
+	full(t, s.World)
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "support"})
+	s.Wait(time.Hour)
+	b := s.ticket("b", "of b")
+	s.Source.Edit(ticket(b), desk.Fields{desk.Group: {"Sales"}})
+	s.Source.Join(ticket(a), ticket(b))
+	s.Target.Fail = func(op string, ref desk.Ref) error {
+		if op == "create" && ref == ticket(b) {
+			return &desk.Error{Op: op, Class: desk.ErrRejected}
+		}
+		return nil
+	}
+	run(t, s.World, mainDelta)
+	run(t, s.World, delta.Request{Kind: delta.Delta, Window: "support"})
+	s.absent(b)
+	if missed, _ := s.census(delta.Request{Kind: delta.Census, Scope: "support"}); len(missed) > 0 {
+		t.Errorf("missed: %v", missed)
+	}
+}
+
 // The source deletes a ticket into which the target's people have merged another one. As many were merged into it in the
 // source, and of those none is in the target.
 func TestRaceDeleteWithStrangers(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -331,16 +332,21 @@ func (e *Engine) reached(st state, scope string, b *baseline) desk.Cursor {
 	return from
 }
 
-// comes tells whether a delta takes the record up in any case, and finishes it then.
+// comes tells whether a delta takes the record up in any case, of this scope or, where it is due, of another one, and finishes it then.
 func (e *Engine) comes(ctx context.Context, w *work) (bool, error) {
 	comes := w.it.Comes || w.row.Held
-	if !comes {
+	for _, scope := range slices.Sorted(maps.Keys(e.mig.Scopes)) {
+		if comes || scope != w.run.Scope && !e.mig.hasDeltas(scope, "") {
+			continue
+		}
 		var d dueRow
-		v, err := e.get(ctx, e.dueKey(w.run.Scope, w.ref), &d)
+		v, err := e.get(ctx, e.dueKey(scope, w.ref), &d)
 		if err != nil {
 			return false, err
 		}
-		comes = v > 0
+		if comes = v > 0; comes && scope != w.run.Scope && w.run.Kind == Census {
+			w.makesDue("missed", "", "") // here as well: whichever delta comes first
+		}
 	}
 	if comes {
 		w.finish(OutExcluded, "the next delta takes it up in any case: it has changed in the source, or is due")

@@ -377,6 +377,9 @@ func (o *oracle) links(s, t *record) {
 		if len(there) == 0 {
 			continue
 		}
+		if w.restored && !w.dst.t.finder && !o.inScope(text(other.now().fields[desk.Group])) {
+			continue // a ledger of an earlier day does not know where it is, no run reads it any more, and nobody can search this desk for it
+		}
 		if !slices.ContainsFunc(have, func(v string) bool {
 			r := w.dst.records[desk.Ref{Kind: desk.Ticket, ID: v}]
 			// One that was deleted and made again has the links of before until their owners change; verify finds them.

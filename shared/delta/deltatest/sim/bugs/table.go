@@ -299,7 +299,7 @@ func bugs() []bug {
 			"does-not-wait", 11, "a desk that asks for a pause is asked again at once", sorts("stuck"),
 			[]change{
 				engine("dispose.go", `return verdict{act: giveBack, delay: rest(err)}`, `return verdict{act: giveBack, delay: time.Second}`),
-				engine("dispose.go", `until := e.Now().Add(rest(err))`, `until := e.Now().Add(time.Second)`),
+				engine("dispose.go", `until = e.Now().Add(rest(err))`, `until = e.Now().Add(time.Second)`),
 			},
 		},
 
