@@ -228,7 +228,7 @@ func (e *Engine) mergeTarget(ctx context.Context, w *work, ref desk.Ref, row *le
 	old, err := e.Target.Read(ctx, from)
 	switch m, can := e.Target.(desk.Merger); {
 	case errors.Is(err, desk.ErrNotFound):
-		return false, nowhere, nil, nil
+		return false, nowhere, nil, e.settled(*row) // what a desk does not show yet is not gone
 	case err != nil:
 		return false, apart, nil, err
 	case old.Ref.ID == w.row.Target:
@@ -646,6 +646,11 @@ func (e *Engine) carryOutEvent(ctx context.Context, w *work) error {
 		now, err = e.Target.Read(ctx, e.targetRef(w))
 	}
 	gone := errors.Is(err, desk.ErrNotFound)
+	if gone && w.row.Target != "" {
+		if late := e.settled(w.row); late != nil { // what a desk does not show yet is not gone
+			return e.release(ctx, w, late)
+		}
+	}
 	others := false
 	if err == nil {
 		if others, err = e.holdsOthers(ctx, w, now); err == nil {

@@ -111,6 +111,9 @@ const deletedThere = "deleted in the target"
 
 // gone is what happens when a migrated record is no longer in the target.
 func (e *Engine) gone(ctx context.Context, w *work) error {
+	if err := e.settled(w.row); err != nil { // what a desk does not show yet is not gone
+		return e.release(ctx, w, err)
+	}
 	if a := w.heldBefore.Answer; a != nil && a.Choice == ChooseLink && w.heldBefore.Doubt != "" && len(w.heldBefore.Doubtful) == 0 {
 		// The doubt was to end with it. It has not: what an open create made may be elsewhere, and no policy makes another one.
 		w.held.Doubt = "target " + w.row.Target + ", which somebody said it is, is not there"

@@ -869,3 +869,26 @@ func TestRaceRestoredMadeAgain(t *testing.T) {
 	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "all", Restart: true, Adopt: true})
 	s.held("it was deleted in the target")
 }
+
+// A target that shows late what was made there: what one window has just made is not gone for the other one.
+func TestRaceShownLateByTarget(t *testing.T) {
+	s := newStage(t)
+	s.Target.ListLag = 10 * time.Minute
+	s.Migration.OnTargetGone = delta.RecreateGone
+	full(t, s.World)
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "support"})
+	s.Wait(time.Hour)
+	id := s.ticket("one", "hello")
+	run(t, s.World, mainDelta)
+	made := s.Clock()
+	s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"two"}})
+	s.Target.Fail = func(op string, ref desk.Ref) error {
+		if op == "read" && ref.Kind == desk.Ticket && s.Clock().Before(made.Add(30*time.Second)) {
+			return &desk.Error{Op: op, Class: desk.ErrNotFound}
+		}
+		return nil
+	}
+	run(t, s.World, delta.Request{Kind: delta.Delta, Window: "support"})
+	s.field(id, desk.Subject, "[two]")
+	s.thread(id, "hello")
+}
