@@ -256,11 +256,12 @@ func (w *work) asCarriedOut() bool {
 }
 
 // linksMoved tells whether links lead to other tickets of the target than when they were carried out. That is mostly the doing of
-// the other ends (made again, merged), of which no feed tells here. Of a ticket that the target's people merged no links are kept in
-// mind: they may always have moved.
+// the other ends (made again, merged), of which no feed tells here. Of a ticket that the target's people merged or deleted no links are
+// kept in mind: they may always have moved.
 func (w *work) linksMoved() bool {
+	theirs := w.row.How == mergedThere || w.row.Last != nil && w.row.Last.Out.Reason == deletedThere
 	for f, v := range w.want.Fields {
-		if b, ok := w.row.Fields[f]; f.Points() == desk.Ticket && (ok || w.row.How == mergedThere) && b.Src != v.Digest() {
+		if b, ok := w.row.Fields[f]; f.Points() == desk.Ticket && (ok || theirs) && b.Src != v.Digest() {
 			return true
 		}
 	}

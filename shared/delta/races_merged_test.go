@@ -687,22 +687,28 @@ func TestRaceLinkInCreatingScope(t *testing.T) {
 	s.field(owner, desk.LinkRefersTo, "[ticket/"+other+"]")
 }
 
-// The target's people merge a ticket, then it gets a link in the source, and the other end of that is merged there into one that keeps
-// a ticket of its own: the link leads elsewhere now, and a census knows that nobody has missed anything.
+// The target's people merge or delete a ticket, then it gets a link in the source, and the other end of that is merged there into one
+// that keeps a ticket of its own: the link leads elsewhere now, and a census knows that nobody has missed anything.
 func TestRaceLinkOfMergedThere(t *testing.T) {
-	s := newStage(t)
-	s.Migration.OnMerged = delta.Close
-	owner, other, a, b := s.ticket("owner"), s.ticket("other"), s.ticket("a"), s.ticket("b")
-	full(t, s.World)
-	s.Wait(time.Hour)
-	s.Target.Join(s.there(owner), s.there(other))
-	s.Source.Edit(ticket(owner), desk.Fields{desk.LinkRefersTo: {a}})
-	run(t, s.World, mainDelta)
-	s.Wait(time.Hour)
-	s.Source.Join(ticket(a), ticket(b))
-	run(t, s.World, mainDelta)
-	if missed, _ := s.census(census); len(missed) > 0 {
-		t.Errorf("the census misses %q", missed)
+	for _, deleted := range []bool{false, true} {
+		s := newStage(t)
+		s.Migration.OnMerged, s.Migration.OnTargetGone = delta.Close, delta.IgnoreGone
+		owner, other, a, b := s.ticket("owner"), s.ticket("other"), s.ticket("a"), s.ticket("b")
+		full(t, s.World)
+		s.Wait(time.Hour)
+		if deleted {
+			s.Target.Remove(s.there(owner))
+		} else {
+			s.Target.Join(s.there(owner), s.there(other))
+		}
+		s.Source.Edit(ticket(owner), desk.Fields{desk.LinkRefersTo: {a}})
+		run(t, s.World, mainDelta)
+		s.Wait(time.Hour)
+		s.Source.Join(ticket(a), ticket(b))
+		run(t, s.World, mainDelta)
+		if missed, _ := s.census(census); len(missed) > 0 {
+			t.Errorf("deleted %t: the census misses %q", deleted, missed)
+		}
 	}
 }
 
