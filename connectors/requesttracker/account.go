@@ -72,6 +72,9 @@ func (a *account) authorize(ctx context.Context, r *http.Request) error {
 		a.cookie = cookie
 	}
 	r.Header.Set("Cookie", a.cookie)
+	if r.Header.Get("Referer") == "" { // else RT refuses whatever writes in a session, since Debian's 5.0.3+dfsg-3~deb12u7
+		r.Header.Set("Referer", a.opt.conn.URL.String()+"/")
+	}
 	return nil
 }
 
@@ -111,9 +114,12 @@ func refine(e *desk.Error, body []byte) {
 	case http.StatusFound:
 		e.Class, e.Said = desk.ErrUnauthorized, "RT asks for a login: user, password or token are wrong"
 	case http.StatusForbidden:
-		if e.Said = "the account lacks the right"; strings.Contains(m.Message, "create tickets in the queue") {
+		switch e.Said = "the account lacks the right"; {
+		case strings.Contains(m.Message, "create tickets in the queue"):
 			// The same answer for a queue that does not exist: about this record, not about the account.
 			e.Class, e.Said = desk.ErrRejected, "there is no such queue, or the account may not create tickets in it"
+		case strings.Contains(m.Message, "Cross-site request forgery"):
+			e.Said = "RT takes writes from its own address only: let url be the one that $WebDomain names, or add it to @ReferrerWhitelist, or use a token"
 		}
 	}
 	for _, known := range []string{"Name in use", "Email address in use", "internal error", "isn't a valid status", "New tickets can not have status", "Queue not set"} {

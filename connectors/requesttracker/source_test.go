@@ -45,6 +45,11 @@ func (f *fakeRT) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	if r.Method != http.MethodGet && !strings.HasPrefix(r.Referer(), "http://"+r.Host+"/") {
+		w.WriteHeader(http.StatusForbidden)
+		fmt.Fprint(w, `{"message":"Cross-site request forgery protection refused this request"}`)
+		return
+	}
 	f.handle(w, r)
 }
 
