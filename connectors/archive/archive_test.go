@@ -179,7 +179,7 @@ func TestSameSourceTwice(t *testing.T) {
 	if err != nil || !slices.Equal(ids, []string{"1", "1~2", "1~3"}) {
 		t.Errorf("found %v, %v", ids, err)
 	}
-	if err := tg.Delete(t.Context(), ticketRef("1")); err != nil {
+	if err := tg.Delete(t.Context(), ticketRef("1"), ""); err != nil {
 		t.Fatal(err)
 	}
 	if w := create(t, tg, simple("1")); w.ID != "1~4" {
@@ -228,6 +228,39 @@ func TestStrangeIDs(t *testing.T) {
 	}
 }
 
+// TestDeleteAsRead: what has moved since it was read is not deleted, nor what it was merged into.
+func TestDeleteAsRead(t *testing.T) {
+	_, tg := open(t, nil)
+	locks := map[string]string{}
+	for _, id := range []string{"1", "2", "3"} {
+		locks[id] = create(t, tg, simple(id)).Now.Lock
+	}
+	if _, err := tg.Apply(t.Context(), ticketRef("1"), desk.Change{Fields: desk.Fields{desk.Subject: {"moved"}}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := tg.Merge(t.Context(), ticketRef("2"), ticketRef("3")); err != nil {
+		t.Fatal(err)
+	}
+	for id, lock := range locks {
+		if err := tg.Delete(t.Context(), ticketRef(id), lock); !errors.Is(err, desk.ErrConflict) {
+			t.Errorf("%s: got %v, want a conflict", id, err)
+		}
+		now, err := tg.Read(t.Context(), ticketRef(id))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if id == "2" {
+			continue // what lives on is 3
+		}
+		if err := tg.Delete(t.Context(), ticketRef(id), now.Lock); err != nil {
+			t.Errorf("%s, read again: %v", id, err)
+		}
+		if err := tg.Delete(t.Context(), ticketRef(id), ""); !errors.Is(err, desk.ErrNotFound) {
+			t.Errorf("%s, deleted already: got %v", id, err)
+		}
+	}
+}
+
 // TestDeleteLeavesNothing: content is gone from the disk, and stays where somebody else has the same.
 func TestDeleteLeavesNothing(t *testing.T) {
 	src, tg := open(t, nil)
@@ -240,7 +273,7 @@ func TestDeleteLeavesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := tg.Delete(t.Context(), ticketRef("1")); err != nil {
+	if err := tg.Delete(t.Context(), ticketRef("1"), ""); err != nil {
 		t.Fatal(err)
 	}
 	onDisk := func(what string) bool {
@@ -658,7 +691,7 @@ func TestReadOnly(t *testing.T) {
 	_, createErr := tg.Create(t.Context(), simple("2"))
 	_, applyErr := tg.Apply(t.Context(), ticketRef("1"), desk.Change{Fields: desk.Fields{desk.Subject: {"x"}}})
 	for _, err := range []error{
-		createErr, applyErr, tg.Delete(t.Context(), ticketRef("1")), tg.Merge(t.Context(), ticketRef("1"), ticketRef("2")),
+		createErr, applyErr, tg.Delete(t.Context(), ticketRef("1"), ""), tg.Merge(t.Context(), ticketRef("1"), ticketRef("2")),
 		tg.Revise(t.Context(), ticketRef("1"), desk.Entry{ID: "e1"}), tg.Check(t.Context()),
 	} {
 		if !errors.Is(err, desk.ErrUnauthorized) {

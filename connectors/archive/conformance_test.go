@@ -26,6 +26,9 @@ func newSeed(t *testing.T, c desk.Config) seed {
 	return seed{tg.(*target)}
 }
 
+// Delete implements desktest.Seed: people delete whatever is there.
+func (s seed) Delete(ctx context.Context, ref desk.Ref) error { return s.target.Delete(ctx, ref, "") }
+
 // Create implements desktest.Seed.
 func (s seed) Create(ctx context.Context, r desk.Record) (desk.Ref, error) {
 	r.Entries = byPeople(r.Entries)

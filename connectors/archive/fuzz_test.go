@@ -128,7 +128,7 @@ func FuzzKept(f *testing.F) {
 			return
 		}
 		defer func() {
-			if err := tg.Delete(t.Context(), ticketRef(w.ID)); err != nil { // so that the next one finds an empty archive
+			if err := tg.Delete(t.Context(), ticketRef(w.ID), ""); err != nil { // so that the next one finds an empty archive
 				t.Error(err)
 			}
 		}()

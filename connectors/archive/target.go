@@ -345,10 +345,13 @@ func (t *target) Match(ctx context.Context, r desk.Record) ([]string, error) {
 
 // Delete implements desk.Deleter. Of the record nothing stays but its id, the source's ids and the time; its files go unless
 // another record has the same bytes.
-func (t *target) Delete(ctx context.Context, ref desk.Ref) error {
+func (t *target) Delete(ctx context.Context, ref desk.Ref, lock string) error {
 	op := "delete " + ref.String()
 	return t.exclusive(ctx, op, func() error {
 		st, err := t.resolve(op, ref)
+		if err == nil {
+			err = movable(op, &st, lock)
+		}
 		if err != nil {
 			return err
 		}

@@ -368,6 +368,57 @@ func TestRTMailIsNoticed(t *testing.T) {
 	}
 }
 
+// RT deletes a ticket only as it was read: neither what people have done since goes with it, nor the ticket into which they merged it.
+func TestRTDeleteAsRead(t *testing.T) {
+	l := newLive(t, "TARGET")
+	tg := l.target("x")
+	ctx := t.Context()
+	people := seed{l.person(t)}
+	for what, work := range map[string]func(ref, other desk.Ref) error{
+		"nothing": nil,
+		"a reply": func(ref, _ desk.Ref) error {
+			return people.Change(ctx, ref, desk.Change{Entries: []desk.Entry{{Public: true, Body: "still here?", Type: "text/plain"}}})
+		},
+		"a field": func(ref, _ desk.Ref) error {
+			return people.Change(ctx, ref, desk.Change{Fields: desk.Fields{desk.Priority: {"77"}}})
+		},
+		"merged into another":    func(ref, other desk.Ref) error { return people.Merge(ctx, ref, other) },
+		"another merged into it": func(ref, other desk.Ref) error { return people.Merge(ctx, other, ref) },
+	} {
+		r := demanding("x", unique("d"))
+		r.Entries = r.Entries[:1]
+		w, err := tg.Create(ctx, r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ref := desk.Ref{Kind: desk.Ticket, ID: w.ID}
+		other, err := people.Create(ctx, desk.Record{Ref: desk.Ref{Kind: desk.Ticket}, Fields: desk.Fields{desk.Subject: {"of an agent"}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if work == nil {
+			if err := tg.Delete(ctx, ref, w.Now.Lock); err != nil {
+				t.Errorf("%s: %v", what, err)
+			}
+			if _, err := tg.Read(ctx, ref); !errors.Is(desk.Class(err), desk.ErrNotFound) {
+				t.Errorf("%s: it is not deleted: %v", what, err)
+			}
+			continue
+		}
+		if err := work(ref, other); err != nil {
+			t.Fatal(what, err)
+		}
+		if err := tg.Delete(ctx, ref, w.Now.Lock); !errors.Is(desk.Class(err), desk.ErrConflict) {
+			t.Errorf("%s: %v", what, err)
+		}
+		for _, x := range []desk.Ref{ref, other} {
+			if _, err := tg.Read(ctx, x); err != nil {
+				t.Errorf("%s: %s is gone: %v", what, x, err)
+			}
+		}
+	}
+}
+
 func TestRTPeople(t *testing.T) {
 	l := newLive(t, "TARGET")
 	tg := l.target("x")

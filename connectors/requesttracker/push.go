@@ -412,9 +412,7 @@ func (p *push) put(ctx context.Context, body map[string]any, lock string) error 
 		return nil
 	}
 	req := api(http.MethodPut, "/ticket/"+p.id, rest.JSON(body))
-	if lock != "" {
-		req.Header = http.Header{"If-Match": {`"` + lock + `"`}}
-	}
+	req.Header = ifMatch(lock)
 	_, err := p.rest.JSON(ctx, req, nil)
 	return err
 }

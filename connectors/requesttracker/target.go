@@ -438,13 +438,24 @@ func join(fields []desk.Field) string {
 	return strings.Join(s, ", ")
 }
 
-// Delete deletes a ticket. RT only hides it, and people are never deleted.
-func (t *target) Delete(ctx context.Context, ref desk.Ref) error {
+// Delete deletes a ticket. RT only hides it, and people are never deleted. For a ticket that was merged RT deletes the one that
+// lives on; the lock, which is of neither by then, keeps it from that.
+func (t *target) Delete(ctx context.Context, ref desk.Ref, lock string) error {
 	if ref.Kind != desk.Ticket {
 		return &desk.Error{Op: "delete " + ref.String(), Said: "RT deletes tickets only", Class: desk.ErrRejected}
 	}
-	_, _, _, err := t.rest.Text(ctx, api(http.MethodDelete, "/ticket/"+url.PathEscape(ref.ID), rest.Body{}))
+	req := api(http.MethodDelete, "/ticket/"+url.PathEscape(ref.ID), rest.Body{})
+	req.Header = ifMatch(lock)
+	_, _, _, err := t.rest.Text(ctx, req)
 	return err
+}
+
+// ifMatch asks RT to refuse, with 412, what is no longer as it was read; nothing without a lock.
+func ifMatch(lock string) http.Header {
+	if lock == "" {
+		return nil
+	}
+	return http.Header{"If-Match": {`"` + lock + `"`}}
 }
 
 // Merge merges a ticket into another one. RT answers 200 whatever it did.

@@ -193,6 +193,21 @@ func TestFilesInJSON(t *testing.T) {
 	}
 }
 
+// RT is asked to delete a ticket only as it was read, and a no to that is a conflict.
+func TestDeleteAsRead(t *testing.T) {
+	for lock, want := range map[string]string{"": "", "135": `"135"`} {
+		asked := "nothing"
+		f := &fakeRT{t: t, handle: func(w http.ResponseWriter, r *http.Request) {
+			asked = r.Header.Get("If-Match")
+			w.WriteHeader(http.StatusPreconditionFailed)
+		}}
+		err := newTestTarget(f).Delete(t.Context(), desk.Ref{Kind: desk.Ticket, ID: "7"}, lock)
+		if !errors.Is(desk.Class(err), desk.ErrConflict) || asked != want {
+			t.Errorf("lock %q: If-Match is %q, and a refusal %v", lock, asked, err)
+		}
+	}
+}
+
 func TestFindIsExact(t *testing.T) {
 	var query string
 	f := &fakeRT{t: t, handle: func(w http.ResponseWriter, r *http.Request) {

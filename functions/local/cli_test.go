@@ -636,7 +636,7 @@ func TestHeldTable(t *testing.T) {
 	}
 	gone, both, revised := ticket("gone"), ticket("both"), ticket("revised")
 	b.run(exitDone, "--kind", "full")
-	if err := b.dst.(desk.Deleter).Delete(t.Context(), desk.Ref{Kind: desk.Ticket, ID: gone}); err != nil {
+	if err := b.dst.(desk.Deleter).Delete(t.Context(), desk.Ref{Kind: desk.Ticket, ID: gone}, ""); err != nil {
 		t.Fatal(err)
 	}
 	b.edit(b.src, gone, desk.Fields{desk.Status: {"stalled"}})

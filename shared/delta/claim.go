@@ -120,8 +120,8 @@ func (e *Engine) release(ctx context.Context, w *work, cause error) error {
 		return errors.Join(cause, e.saveRow(ctx, w))
 	}
 	c := *w.row.Claim
-	if c.Answered = (time.Time{}); w.before != nil {
-		c.Answered = w.before.Answered // nothing was sent: the answer is as good as it was
+	if c.Answered, c.Delete = (time.Time{}), false; w.before != nil { // nothing was done: the answer is as good as it was, and who deletes it now are people
+		c.Answered, c.Delete = w.before.Answered, w.before.Delete
 	}
 	w.row.Claim = &c
 	return e.unclaim(ctx, w, cause, e.Now())

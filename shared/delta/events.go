@@ -676,7 +676,7 @@ func (e *Engine) carryOutEvent(ctx context.Context, w *work) error {
 		wrote = e.leaving(policy, now)
 	}
 	if w.deleting = remove; remove {
-		err = e.remove(ctx, w)
+		err = e.remove(ctx, w, now.Lock)
 	} else {
 		err = e.applyLeaving(ctx, w, wrote, now)
 	}
@@ -696,8 +696,8 @@ func (e *Engine) carryOutEvent(ctx context.Context, w *work) error {
 	return e.left(ctx, w)
 }
 
-// remove deletes w's ticket in the target, as a policy says.
-func (e *Engine) remove(ctx context.Context, w *work) error {
+// remove deletes w's ticket in the target as it was read under lock, as a policy says.
+func (e *Engine) remove(ctx context.Context, w *work, lock string) error {
 	d, can := e.Target.(desk.Deleter)
 	if !can {
 		return &desk.Error{Op: "delete target " + w.row.Target, Class: desk.ErrRejected, Said: "this desk cannot delete; choose policy close or tag"}
@@ -708,17 +708,17 @@ func (e *Engine) remove(ctx context.Context, w *work) error {
 	if err := e.before(ctx, w, image{Ref: w.ref, Target: w.row.Target, Event: true, Final: "it was deleted"}); err != nil {
 		return err
 	}
-	if err := e.delete(ctx, w, d); err != nil {
+	if err := e.delete(ctx, w, d, lock); err != nil {
 		return err
 	}
 	w.wrote = append(w.wrote, "deleted")
 	return nil
 }
 
-// delete deletes w's ticket in the target and looks whether it is gone: one that people have merged in the same moment is part of
-// theirs now, and a desk may say nothing of that.
-func (e *Engine) delete(ctx context.Context, w *work, d desk.Deleter) error {
-	if err := d.Delete(ctx, e.targetRef(w)); err != nil && !errors.Is(err, desk.ErrNotFound) {
+// delete deletes w's ticket in the target as it was when that was decided, and looks whether it is gone: one that people have merged
+// in the same moment is part of theirs now, and a desk without locks may say nothing of that.
+func (e *Engine) delete(ctx context.Context, w *work, d desk.Deleter, lock string) error {
+	if err := d.Delete(ctx, e.targetRef(w), lock); err != nil && !errors.Is(err, desk.ErrNotFound) {
 		return err
 	}
 	now, err := e.Target.Read(ctx, e.targetRef(w))

@@ -217,8 +217,8 @@ func TestRaceUndoEndsItsClaim(t *testing.T) {
 	}
 }
 
-// People merge a ticket in the moment in which an undo, or a policy, deletes it: what lives on is not called removed, and does not
-// come a second time.
+// People merge a ticket in the moment in which an undo, or a policy, deletes it: what lives on is neither deleted nor called removed,
+// and does not come a second time.
 func TestRaceMergedWhileDeleted(t *testing.T) {
 	for _, undoes := range []bool{true, false} {
 		s := newStage(t)
@@ -243,7 +243,72 @@ func TestRaceMergedWhileDeleted(t *testing.T) {
 		if all := s.Target.Look()["ticket/"+id]; len(all) != 0 {
 			t.Errorf("undo %t: it came a second time: %+v", undoes, all)
 		}
+		if len(s.Target.Look()["own ticket/"+own]) != 1 {
+			t.Errorf("undo %t: the agent's ticket was deleted", undoes)
+		}
 	}
+}
+
+// People answer a ticket in the moment in which an undo removes it: it stays, and the undo says why.
+func TestRaceAnsweredWhileUndone(t *testing.T) {
+	s := newStage(t)
+	full(t, s.World)
+	s.Wait(time.Hour)
+	id := s.ticket("one", "first")
+	r := run(t, s.World, mainDelta)
+	s.Wait(time.Hour)
+	at(s.Target, "delete", 1, func() error {
+		s.Target.Say(s.there(id).ID, true, desk.Author{Name: "Agent"}, "the answer", nil)
+		return nil
+	})
+	rep := reportOf(t, s.World, run(t, s.World, undo(r.ID)).ID)
+	if said := fmt.Sprint(rep.Exceptions); !strings.Contains(said, "somebody has worked on it since") {
+		t.Errorf("the undo says %s", said)
+	}
+	if got := fmt.Sprint(s.Target.Look()["ticket/"+id]); !strings.Contains(got, "the answer") {
+		t.Errorf("the ticket is %s", got)
+	}
+}
+
+// The source deletes a ticket while a write to it has lost its answer, and the target refuses to delete it. When its people delete it later
+// that was their doing: should the source have it again, they are asked.
+func TestRaceRefusedToDelete(t *testing.T) {
+	s := newStage(t)
+	s.Migration.Policies.OnDeleted = delta.Mirror
+	id := s.ticket("one", "first")
+	full(t, s.World)
+	s.Wait(time.Hour)
+	s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"two"}})
+	lose(t, s.Target, "apply", func() { s.Source.Remove(ticket(id)) })
+	s.Target.Fail = func(op string, _ desk.Ref) error {
+		if op == "delete" {
+			return &desk.Error{Op: op, Class: desk.ErrRejected}
+		}
+		return nil
+	}
+	run(t, s.World, mainDelta)
+	s.Target.Fail = nil
+	s.Target.Remove(s.there(id))
+	s.Source.Restore(ticket(id))
+	s.delta()
+	s.absent(id)
+	s.held("deleted in the target")
+}
+
+// People merge another ticket into one in the moment in which a policy deletes it: that one is not deleted with it.
+func TestRaceGainedWhileDeleted(t *testing.T) {
+	s := newStage(t)
+	s.Migration.Policies.OnDeleted = delta.Mirror
+	a, b := s.ticket("a", "of a"), s.ticket("b", "of b")
+	full(t, s.World)
+	s.Wait(time.Hour)
+	s.Source.Remove(ticket(a))
+	at(s.Target, "delete", 1, func() error {
+		s.Target.Join(s.there(b), s.there(a))
+		return nil
+	})
+	s.delta()
+	s.thread(a, "of a", "of b")
 }
 
 // A write that was cut off writes the status again as people have set it, which is what the migration had set before: an undo does

@@ -264,7 +264,7 @@ func (e *Engine) unmake(ctx context.Context, w *work, images []image) error {
 	if err := e.claim(ctx, w, nil); err != nil {
 		return err
 	}
-	if err := e.delete(ctx, w, d); err != nil {
+	if err := e.delete(ctx, w, d, now.Lock); err != nil {
 		return e.partly(ctx, w, fmt.Errorf("remove target %s of %s: %w", w.row.Target, w.ref, err), !removing)
 	}
 	return e.unmade(ctx, w, OutUpdated, "removed")

@@ -84,10 +84,11 @@ type (
 		OpenFile(ctx context.Context, ticket Ref, f File) (io.ReadCloser, error)
 	}
 
-	// Deleter deletes. It is called only where a policy of the migration names deletion, and for tickets that a run made
-	// which an operator undoes.
+	// Deleter deletes a record as it was read: lock is the Record.Lock it had then. One that has moved since (people worked on
+	// it, or merged it with another one) fails with ErrConflict, and nothing is deleted. Without a lock whatever is there goes.
+	// It is called only where a policy of the migration names deletion, and for tickets that a run made which an operator undoes.
 	Deleter interface {
-		Delete(ctx context.Context, ref Ref) error
+		Delete(ctx context.Context, ref Ref, lock string) error
 	}
 
 	// Merger merges a ticket into another one, as the source did.

@@ -711,21 +711,34 @@ func (t *targetSide) merge(ctx context.Context, from, into desk.Ref) error {
 	return nil
 }
 
-func (t *targetSide) Delete(ctx context.Context, ref desk.Ref) error {
+func (t *targetSide) Delete(ctx context.Context, ref desk.Ref, lock string) error {
 	if err := t.d.call("delete", ref); err != nil {
 		return err
 	}
-	t.d.mu.Lock()
-	if err := ctx.Err(); err != nil {
-		t.d.mu.Unlock()
+	if err := t.remove(ctx, ref, lock); err != nil {
 		return err
 	}
-	t.d.writes++
-	if r := t.d.records[ref]; r.into == "" { // of one that was merged nothing is left to delete, and many a desk does not say so
-		r.gone = true
-	}
-	t.d.mu.Unlock()
 	return t.d.lose("delete", ref)
+}
+
+// remove follows a merge, as desks do: the one that lives on goes.
+func (t *targetSide) remove(ctx context.Context, ref desk.Ref, lock string) error {
+	d := t.d
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	r, ok := d.records[d.alive(ref)]
+	switch {
+	case !ok || r.gone:
+		return &desk.Error{Op: "delete " + ref.String(), Class: desk.ErrNotFound}
+	case lock != "" && lock != r.rec.Lock:
+		return &desk.Error{Op: "delete " + ref.String(), Class: desk.ErrConflict}
+	}
+	d.writes++
+	r.gone = true
+	return nil
 }
 
 func (t *targetSide) revise(ctx context.Context, ticket desk.Ref, e desk.Entry) error {

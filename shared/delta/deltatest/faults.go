@@ -152,8 +152,8 @@ func (c cutTarget) Match(ctx context.Context, r desk.Record) ([]string, error) {
 
 func (c cutTarget) Check(ctx context.Context) error { return c.Target.(desk.Checker).Check(ctx) }
 
-func (c cutTarget) Delete(ctx context.Context, ref desk.Ref) (err error) {
-	c.e.do("target delete "+ref.String(), func() { err = c.Target.(desk.Deleter).Delete(ctx, ref) })
+func (c cutTarget) Delete(ctx context.Context, ref desk.Ref, lock string) (err error) {
+	c.e.do("target delete "+ref.String(), func() { err = c.Target.(desk.Deleter).Delete(ctx, ref, lock) })
 	return err
 }
 

@@ -71,6 +71,8 @@ var flaws = map[string][]string{
 	"hides files":             {"target/revise"},
 	"merge deletes":           {"target/merge"},
 	"deletes nothing":         {"target/delete"},
+	"deletes what has moved":  {"target/delete"},
+	"deletes what lives on":   {"target/delete"},
 	"mails":                   {"target/silent"},
 	"own client":              {"errors/client"},
 	"misreads 401":            {"errors/401"},

@@ -341,13 +341,17 @@ func (m *mem) merge(from, into desk.Ref) error {
 	return nil
 }
 
-func (m *mem) remove(ref desk.Ref) error {
+func (m *mem) remove(ref desk.Ref, lock string) error {
 	rec, err := m.get(ref)
 	if err != nil {
 		return err
 	}
-	if !m.has("deletes nothing") {
-		delete(m.recs, ref)
+	moved := lock != "" && lock != strconv.FormatInt(rec.Stamp.Seq, 10)
+	switch {
+	case moved && !m.has("deletes what has moved") && !(rec.Ref != ref && m.has("deletes what lives on")):
+		return desk.ErrConflict
+	case !m.has("deletes nothing"):
+		delete(m.recs, rec.Ref)
 	}
 	if m.has("hides deletes") {
 		return nil
@@ -398,7 +402,7 @@ func byPeople(es []desk.Entry) []desk.Entry {
 func (s memSeed) Delete(_ context.Context, ref desk.Ref) error {
 	s.m.mu.Lock()
 	defer s.m.mu.Unlock()
-	return s.m.remove(ref)
+	return s.m.remove(ref, "")
 }
 
 func (s memSeed) Merge(_ context.Context, from, into desk.Ref) error {
@@ -676,8 +680,8 @@ func (s *memTarget) Match(ctx context.Context, r desk.Record) (ids []string, err
 	return ids, err
 }
 
-func (s *memTarget) Delete(ctx context.Context, ref desk.Ref) error {
-	return s.do(ctx, "DELETE", "record", func() error { return s.m.remove(ref) })
+func (s *memTarget) Delete(ctx context.Context, ref desk.Ref, lock string) error {
+	return s.do(ctx, "DELETE", "record", func() error { return s.m.remove(ref, lock) })
 }
 
 func (s *memTarget) Merge(ctx context.Context, from, into desk.Ref) error {

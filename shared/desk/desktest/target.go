@@ -963,7 +963,8 @@ func targetMerge(t T, e *env) {
 	e.wants(t, "merging into a ticket that is not there", m.Merge(t.Context(), b, desk.Ref{Kind: desk.Ticket, ID: "999999999"}), desk.ErrNotFound, desk.ErrRejected)
 }
 
-// targetDelete: what is deleted is gone, and nothing else is.
+// targetDelete: what is deleted is gone, and nothing else is. Where records have locks, what has moved since it was read is not
+// deleted, nor is what it was merged into.
 func targetDelete(t T, e *env) {
 	tg := e.target(t)
 	d, ok := tg.(desk.Deleter)
@@ -972,7 +973,7 @@ func targetDelete(t T, e *env) {
 	}
 	a := e.put(t, tg, e.record(t, tg, desk.Entry{Public: true, Body: "goes"})).now
 	b := e.put(t, tg, e.record(t, tg, desk.Entry{Public: true, Body: "stays"})).now
-	e.must(t, "deleting "+a.Ref.String(), d.Delete(t.Context(), a.Ref))
+	e.must(t, "deleting "+a.Ref.String(), d.Delete(t.Context(), a.Ref, a.Lock))
 	var err error
 	eventually(t.Context(), e.tgt.ListLag, func() bool {
 		_, err = tg.Read(t.Context(), a.Ref)
@@ -985,6 +986,33 @@ func targetDelete(t T, e *env) {
 	e.must(t, "reading "+b.Ref.String(), err)
 	if after.Digest() != b.Digest() {
 		t.Errorf("deleting %s has changed %s", a.Ref, b.Ref)
+	}
+	if b.Lock == "" {
+		return
+	}
+	stays := func(what string, p put, ref desk.Ref, stale string) {
+		e.wants(t, "deleting "+what, d.Delete(t.Context(), ref, stale), desk.ErrConflict)
+		after, err := tg.Read(t.Context(), p.now.Ref)
+		e.must(t, "reading "+p.now.Ref.String()+" after a deletion that failed with a conflict", err)
+		if after.Digest() != p.now.Digest() {
+			t.Errorf("a deletion that failed with a conflict has changed %s", p.now.Ref)
+		}
+	}
+	moved := e.put(t, tg, e.record(t, tg, desk.Entry{Public: true, Body: "is answered"}))
+	stale := moved.now.Lock
+	e.apply(t, tg, &moved, desk.Change{Entries: []desk.Entry{e.entry(e.customer(t, tg), 1, desk.Entry{Public: true, Body: "the answer"})}})
+	stays("a ticket that was answered since it was read", moved, moved.now.Ref, stale)
+	if m, can := tg.(desk.Merger); can {
+		from := e.put(t, tg, e.record(t, tg, desk.Entry{Public: true, Body: "is merged"})).now
+		e.must(t, fmt.Sprintf("merging %s into %s", from.Ref, moved.now.Ref), m.Merge(t.Context(), from.Ref, moved.now.Ref))
+		eventually(t.Context(), e.tgt.ListLag, func() bool {
+			r, err := tg.Read(t.Context(), from.Ref)
+			if err == nil && r.Ref == moved.now.Ref {
+				moved.now = r
+			}
+			return err == nil && r.Ref == moved.now.Ref
+		})
+		stays("a ticket that was merged since it was read", moved, from.Ref, from.Lock)
 	}
 }
 
@@ -1007,7 +1035,7 @@ func targetCancel(t T, e *env) {
 	_, err = tg.Read(ctx, p.now.Ref)
 	e.wants(t, "read", err, desk.ErrTransient)
 	if d, ok := tg.(desk.Deleter); ok {
-		e.wants(t, "delete", d.Delete(ctx, p.now.Ref), desk.ErrTransient)
+		e.wants(t, "delete", d.Delete(ctx, p.now.Ref, p.now.Lock), desk.ErrTransient)
 	}
 	if n := requests.Load(); n > 0 {
 		t.Errorf("calls with a context that is over sent %d requests", n)

@@ -101,6 +101,7 @@ type record struct {
 	made     actor
 	madeAt   time.Time
 	read     map[*proc]time.Time // when each process last read it
+	seen     map[*proc]int64     // and what it was then
 	touched  map[desk.Field]bool
 	wrote    []time.Time // when the migration wrote to it
 	back     time.Time   // when people restored it last, or said that it is no spam
@@ -166,7 +167,7 @@ func (d *simDesk) newID() string { d.next++; return strconv.Itoa(d.next) }
 
 func (d *simDesk) add(k desk.Kind, f desk.Fields, by actor) *record {
 	ref := desk.Ref{Kind: k, ID: d.newID()}
-	r := &record{ref: ref, hist: map[desk.Field][]edit{}, made: by, madeAt: d.w.now, madeNo: d.w.no, read: map[*proc]time.Time{}}
+	r := &record{ref: ref, hist: map[desk.Field][]edit{}, made: by, madeAt: d.w.now, madeNo: d.w.no, read: map[*proc]time.Time{}, seen: map[*proc]int64{}}
 	r.versions = []version{{fields: desk.Fields{}}}
 	d.records[ref] = r
 	d.order = append(d.order, r)

@@ -143,7 +143,7 @@ func (w *world) effect(o outcome, do func()) error {
 // observed notes that the process whose turn it is has just seen a target record.
 func (w *world) observed(r *record) {
 	if w.cur != nil {
-		r.read[w.cur] = w.now
+		r.read[w.cur], r.seen[w.cur] = w.now, r.now().seq
 	}
 }
 

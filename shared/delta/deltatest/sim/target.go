@@ -389,14 +389,32 @@ func (m merger) Merge(ctx context.Context, from, into desk.Ref) error {
 	return failed
 }
 
-func (m merger) Delete(ctx context.Context, ref desk.Ref) error {
+// Delete follows a merge where the desk has locks, as such desks do: the one that lives on goes, unless a lock says otherwise.
+func (m merger) Delete(ctx context.Context, ref desk.Ref, lock string) error {
 	d := m.t.d
 	o := d.w.call(ctx, d, "delete", ref)
 	if o.err != nil {
 		return o.err
 	}
-	return d.w.effect(o, func() {
-		if r := d.records[ref]; r != nil && r.live() {
+	var failed error
+	var seen int64 // what whoever deletes has read of it
+	if r := d.records[ref]; r != nil {
+		seen = r.seen[d.w.cur]
+	}
+	effect := func() {
+		r := d.records[ref]
+		if r != nil && d.t.lock {
+			r = d.survivor(r)
+		}
+		if r != nil && lock != "" && lock != strconv.FormatInt(r.now().seq, 10) {
+			d.w.occur("desk/lock conflict of a deletion")
+			failed = &desk.Error{Op: "delete " + ref.String(), Class: desk.ErrConflict}
+			return
+		}
+		if r != nil && r.live() {
+			if d.t.lock && (r.ref != ref || r.now().seq != seen) {
+				d.w.violate("overwritten", "target %s was deleted, and it had moved since it was read", r.ref.ID)
+			}
 			if d.w.undoing {
 				d.removes(r)
 			} else if d.w.mig.OnDeleted != delta.Mirror && d.w.mig.OnSpam != delta.Mirror {
@@ -404,7 +422,11 @@ func (m merger) Delete(ctx context.Context, ref desk.Ref) error {
 			}
 			d.change(r, desk.Deleted, "", func(v *version) { v.gone = true })
 		}
-	})
+	}
+	if err := d.w.effect(o, effect); err != nil {
+		return err
+	}
+	return failed
 }
 
 // join merges a into b.

@@ -233,6 +233,10 @@ func bugs() []bug {
 			[]change{engine("events.go", `case policy == Mirror:`, `case policy == Mirror || policy == Ignore:`)},
 		},
 		{
+			"deletes-what-has-moved", 5, "a ticket is deleted whatever people have done to it since it was read", sorts("overwritten"),
+			[]change{engine("events.go", `d.Delete(ctx, e.targetRef(w), lock)`, `d.Delete(ctx, e.targetRef(w), lock[:0])`)},
+		},
+		{
 			"undo-removes-people's-work", 5, "an undo removes a ticket on which people have worked since", sorts("overwritten"),
 			[]change{engine("undo.go", `if what := e.worked(w, now, blind); len(what) > 0 {`, `if what := e.worked(w, now, blind); false {`)},
 		},
