@@ -105,6 +105,28 @@ func TestRemapLeavesChangesToDelta(t *testing.T) {
 	s.verified(0)
 }
 
+// What another window's mode has left out waits for a mode that no window of that scope has. The new mapping does not wait with it.
+func TestRemapOfWhatAModeLeftOut(t *testing.T) {
+	for _, scope := range []string{"all", "support"} {
+		s := newStage(t)
+		s.Migration.Windows["support"] = delta.Window{Scope: "support", Mode: delta.CreateOnly}
+		a := s.ticket("a", "one")
+		full(t, s.World)
+		run(t, s.World, delta.Request{Kind: delta.Full, Scope: "support"})
+		s.Wait(time.Hour)
+		s.Source.Edit(ticket(a), desk.Fields{desk.Subject: {"another"}})
+		run(t, s.World, delta.Request{Kind: delta.Delta, Window: "support"})
+		s.delta()
+		s.field(a, desk.Subject, "[another]")
+		s.Wait(time.Hour)
+		s.another(statuses(map[string]string{"open": "new"}))
+		s.census(delta.Request{Kind: delta.Remap, Scope: scope})
+		run(t, s.World, delta.Request{Kind: delta.Delta, Window: "support"})
+		s.delta()
+		s.field(a, desk.Status, "[new]")
+	}
+}
+
 // A mapping file that means the same with other words makes nothing due; nor does one that only notes and maps back.
 func TestRemapToTheSame(t *testing.T) {
 	s := newStage(t)

@@ -196,8 +196,8 @@ func (e *Engine) surveyPlan(ctx context.Context, run *Run, pages []pageRow, at s
 	var entries []planEntry
 	for _, it := range ids.Left {
 		_, comes := slices.BinarySearch(feed, it.Ref.ID)
-		if _, ok := due[e.dueKey(run.Scope, it.Ref)]; ok {
-			comes = true
+		if d, ok := due[e.dueKey(run.Scope, it.Ref)]; ok {
+			comes = comes || e.takes(run, run.Scope, d)
 		}
 		if comes && run.Kind == Census {
 			row.Dropped++
@@ -332,19 +332,25 @@ func (e *Engine) reached(st state, scope string, b *baseline) desk.Cursor {
 	return from
 }
 
+// takes tells whether a delta takes up what is due in a scope. What is left to a mode that no window of the scope has waits there for
+// good: a census of the scope knows of it, but a remap must not rely on it.
+func (e *Engine) takes(run *Run, scope string, d dueRow) bool {
+	return run.Kind == Census && scope == run.Scope || e.mig.hasDeltas(scope, d.Mode)
+}
+
 // comes tells whether a delta takes the record up in any case, of this scope or, where it is due, of another one, and finishes it then.
 func (e *Engine) comes(ctx context.Context, w *work) (bool, error) {
 	comes := w.it.Comes || w.row.Held
 	for _, scope := range slices.Sorted(maps.Keys(e.mig.Scopes)) {
-		if comes || scope != w.run.Scope && !e.mig.hasDeltas(scope, "") {
-			continue
+		if comes {
+			break
 		}
 		var d dueRow
 		v, err := e.get(ctx, e.dueKey(scope, w.ref), &d)
 		if err != nil {
 			return false, err
 		}
-		if comes = v > 0; comes && scope != w.run.Scope && w.run.Kind == Census {
+		if comes = v > 0 && e.takes(w.run, scope, d); comes && scope != w.run.Scope && w.run.Kind == Census {
 			w.makesDue("missed", "", "") // here as well: whichever delta comes first
 		}
 	}
