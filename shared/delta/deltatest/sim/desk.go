@@ -105,6 +105,7 @@ type record struct {
 	touched  map[desk.Field]bool
 	wrote    []time.Time // when the migration wrote to it
 	back     time.Time   // when people restored it last, or said that it is no spam
+	cleared  time.Time   // when people said last that it is no spam
 	removed  bool        // by an undo
 	unheard  bool        // something happened to it that the feed did not tell
 	goneNo   int         // when it was deleted last, by the number of what happens

@@ -529,6 +529,9 @@ func (o *oracle) event(s *record, all []*record) {
 		return
 	}
 	t := all[len(all)-1]
+	if v.gone && w.src.t.hides && w.mig.OnSpam != delta.Ignore && !s.cleared.IsZero() && !slices.ContainsFunc(t.wrote, s.cleared.Before) {
+		return // the same: nobody read it between people's saying that it is no spam and its end
+	}
 	if !t.live() || len(t.now().aliases) > 0 { // with what people merged into it, it stays as it is
 		return
 	}
@@ -633,6 +636,9 @@ func (o *oracle) excuse(s, t *record, f desk.Field, prev, e edit) string {
 	}
 	if !w.dst.t.touched && slices.ContainsFunc(changesOf(t, f), func(x edit) bool { return x.by == migration && x.no < ours.no && x.val == prev.val }) {
 		return "race" // they put back what was there before a write that nobody lived to note: this desk does not tell it from one that never arrived
+	}
+	if w.restored && slices.ContainsFunc(t.hist[f], func(x edit) bool { return x.by == migration && x.no > prev.no && x.no < e.no && x.val == prev.val }) {
+		return "race" // a reply of ours found it and wrote it again: this desk says that we set it, and a ledger of an earlier day knows no better
 	}
 	if slices.ContainsFunc(o.decisionsOn(s.ref, f), func(d decided) bool { return d.no < prev.no && d.target == prev.val && o.norm(f, d.value) == e.val }) {
 		return "race" // the same for the write that carried out an answer: what was there before it was people's, too

@@ -195,6 +195,9 @@ func (w *world) people(side, what string, r *rand.Rand) {
 		if len(back) > 0 {
 			t = one(r, back)
 			w.say("  %s %s", d.name, t.ref)
+			if t.now().spam {
+				t.cleared = d.w.now
+			}
 			d.change(t, desk.Changed, "", func(v *version) { v.gone, v.spam = false, false })
 			t.back = d.w.now
 		}

@@ -80,7 +80,11 @@ func (w *world) rest() {
 	w.pass(2 * time.Hour)
 	w.renew(nil)
 	if w.unheard || w.src.t.hides {
-		w.census(nil, "all", "support")
+		if w.census(nil, "all", "support"); w.uncounted { // what the sentence says that tells of it
+			w.uncounted = false
+			w.change(func(m *delta.Migration) { m.ThresholdShare, m.ThresholdCount = 0.9, 100 })
+			w.census(nil, "all", "support")
+		}
 	}
 	if w.harmed {
 		w.verify("all")
