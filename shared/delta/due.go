@@ -81,6 +81,9 @@ func dueWords(why string) string {
 	return why
 }
 
+// leftByMode is why a record is excluded of which a run that only creates would have to change something.
+const leftByMode = "the mode leaves changes of migrated records out"
+
 // putOff makes a record due that the run's mode has left out: here, where a census looks for it, and, where no window over this scope
 // has the other mode, in the scopes of windows that have it.
 func (e *Engine) putOff(ctx context.Context, w *work) error {

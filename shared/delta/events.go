@@ -181,8 +181,8 @@ func (e *Engine) mergeAliases(ctx context.Context, w *work) (moved bool, err err
 		if err != nil {
 			return moved, fmt.Errorf("carry over that %s was merged into %s: %w", ref, w.ref, err)
 		}
+		moved = moved || how == together // by us, or since now was read by the target's people
 		if did {
-			moved = true
 			w.wrote = append(w.wrote, "merged "+ref.String())
 		}
 		if err := e.joinEntries(ctx, w, id, how); err != nil {
@@ -401,8 +401,13 @@ func (e *Engine) leave(ctx context.Context, w *work, why string) error {
 			return e.left(ctx, w)
 		}
 	}
-	if w.row.Target == "" || w.row.Into != "" && w.row.Claim == nil || e.mig.OnMerged == Ignore || w.run.Mode == CreateOnly {
-		if w.finish(OutExcluded, reason); w.claimed != "" {
+	settled := w.row.Target == "" || w.row.Into != "" && w.row.Claim == nil || e.mig.OnMerged == Ignore
+	if settled || w.run.Mode == CreateOnly {
+		if w.finish(OutExcluded, reason); !settled {
+			w.finish(OutExcluded, leftByMode)
+			w.later = UpdateOnly
+		}
+		if w.claimed != "" {
 			return e.left(ctx, w) // what was open is known now
 		}
 		return nil
@@ -655,6 +660,7 @@ func (e *Engine) carryOutEvent(ctx context.Context, w *work) error {
 	if err == nil {
 		if others, err = e.holdsOthers(ctx, w, now); err == nil {
 			e.unread(w, e.untagged(w, now), others)
+			e.noteBrought(w, now.Entries)
 		}
 	}
 	switch {

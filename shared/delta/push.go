@@ -360,7 +360,7 @@ func (e *Engine) prepare(ctx context.Context, w *work) error {
 			}
 			w.finish(OutExcluded, string(rec.Event)+" in the source")
 		case w.run.Mode == CreateOnly:
-			w.finish(OutExcluded, "the mode leaves changes of migrated records out")
+			w.finish(OutExcluded, leftByMode)
 			w.later = UpdateOnly
 		}
 		return nil
@@ -410,7 +410,7 @@ func (e *Engine) prepare(ctx context.Context, w *work) error {
 	case w.errand: // somebody in the plan needs it, whatever the mode
 	case w.row.Claim != nil: // what was begun is brought to its end
 	case w.row.Target != "" && !w.row.Unfinished && w.run.Mode == CreateOnly:
-		w.finish(OutExcluded, "the mode leaves changes of migrated records out")
+		w.finish(OutExcluded, leftByMode)
 		w.later = UpdateOnly
 	case w.row.Target == "" && w.row.How == "" && w.run.Mode == UpdateOnly:
 		w.finish(OutExcluded, "the mode leaves new records out")

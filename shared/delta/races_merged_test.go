@@ -250,6 +250,50 @@ func TestRaceCensusOfMergedIntoFailed(t *testing.T) {
 	}
 }
 
+// A ticket is merged into one of another scope, and a window that only creates comes first. It leaves that to the other one, and a
+// census of its scope calls nothing missed.
+func TestRaceMergedElsewhereInCreateMode(t *testing.T) {
+	s := newStage(t)
+	s.Migration.Windows["support"] = delta.Window{Scope: "support", Mode: delta.CreateOnly}
+	s.Migration.OnMerged, s.Migration.ClosedStatus = delta.Close, "closed"
+	a := s.ticket("a", "of a")
+	full(t, s.World)
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "support"})
+	s.Wait(time.Hour)
+	b := s.Source.Add(desk.Ticket, desk.Fields{desk.Subject: {"b"}, desk.Status: {"open"}, desk.Group: {"Sales"}})
+	s.Source.Join(ticket(a), ticket(b))
+	support := delta.Request{Kind: delta.Delta, Window: "support"}
+	if rep := reportOf(t, s.World, run(t, s.World, support).ID); rep.Excluded["the mode leaves changes of migrated records out"] == 0 {
+		t.Errorf("left out: %v", rep.Excluded)
+	}
+	if missed, _ := s.census(delta.Request{Kind: delta.Census, Scope: "support"}); len(missed) > 0 {
+		t.Errorf("missed: %v", missed)
+	}
+	s.delta()
+	s.field(a, desk.Status, "[closed]")
+}
+
+// The target's people merge two tickets that the source has merged, between the reading of the one and the look at the other. What
+// came with the other is there, and follows the source.
+func TestRaceMergedByPeopleMeanwhile(t *testing.T) {
+	s := newStage(t)
+	a, b := s.ticket("a", "of a"), s.ticket("b", "of b")
+	full(t, s.World)
+	s.Wait(time.Hour)
+	s.Source.Join(ticket(a), ticket(b))
+	s.Source.Redact(b, 0)
+	there := s.there(a)
+	s.Target.Fail = func(op string, ref desk.Ref) error {
+		if op == "read" && ref == there {
+			s.Target.Fail = nil
+			s.Target.Join(there, s.there(b))
+		}
+		return nil
+	}
+	s.delta()
+	s.thread(b, "(redacted)", "of b")
+}
+
 // The source deletes a ticket into which the target's people have merged another one. As many were merged into it in the
 // source, and of those none is in the target.
 func TestRaceDeleteWithStrangers(t *testing.T) {

@@ -549,6 +549,41 @@ func TestRaceForgottenWhileSpam(t *testing.T) {
 	s.held("may have been added already")
 }
 
+// The answer to a create is lost, and when it is looked for the ticket is spam, which a policy ignores. What came with the create is known
+// from then on: the ticket is deleted as a policy says, or comes back and is as it was.
+func TestRaceBroughtBeforeSpam(t *testing.T) {
+	for _, back := range []bool{false, true} {
+		s := newStage(t)
+		s.Migration.OnSpam, s.Migration.OnDeleted, s.Target.NoReviser = delta.Ignore, delta.Mirror, true
+		id := s.ticket("one")
+		s.Source.Say(id, true, desk.Author{Name: "Ann"}, "first", map[string][]byte{"a.bin": {1, 2, 3}})
+		lose := loseOnce("create")
+		s.Target.Lose = func(op string, ref desk.Ref) error {
+			err := lose(op, ref)
+			if err != nil {
+				s.Source.Junk(ticket(id))
+			}
+			return err
+		}
+		full(t, s.World)
+		s.Wait(time.Hour)
+		if s.there(id).ID == "" {
+			t.Fatal("the create had no effect")
+		}
+		if !back {
+			s.Source.Purges = true
+			s.Source.Remove(ticket(id))
+			s.delta()
+			s.absent(id)
+			continue
+		}
+		s.Source.Restore(ticket(id))
+		s.delta()
+		s.nothingHeld()
+		s.thread(id, "first")
+	}
+}
+
 // A ticket comes back, and the write that takes its tag away loses its answer; what is to be written next is refused. When it leaves the
 // source again it is tagged again.
 func TestRaceTagTakenBackHalfway(t *testing.T) {

@@ -168,7 +168,7 @@ func (p Policies) judge(c copied) fate {
 		out.theirs, out.row.Left = out.theirs || !k.Left, true
 	case !changed:
 		out.row.Left = k.Left && shown != digest
-	case c.src != nil && c.tgt != nil && alike(*c.src, *c.tgt) && (edited || files == k.Files) && (c.harm == nil || c.harm.files == ""), c.src == nil && shown == wordsDigest(desk.Entry{Body: takenText}):
+	case c.src != nil && c.tgt != nil && alike(*c.src, *c.tgt) && (edited || files == k.Files || k.Files == "") && (c.harm == nil || c.harm.files == ""), c.src == nil && shown == wordsDigest(desk.Entry{Body: takenText}):
 		keep()
 		out.row.Left, out.stale = false, true
 	case choice == ChooseTarget:

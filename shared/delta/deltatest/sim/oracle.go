@@ -637,8 +637,10 @@ func (o *oracle) excuse(s, t *record, f desk.Field, prev, e edit) string {
 	if !w.dst.t.touched && slices.ContainsFunc(changesOf(t, f), func(x edit) bool { return x.by == migration && x.no < ours.no && x.val == prev.val }) {
 		return "race" // they put back what was there before a write that nobody lived to note: this desk does not tell it from one that never arrived
 	}
-	if w.restored && slices.ContainsFunc(t.hist[f], func(x edit) bool { return x.by == migration && x.no > prev.no && x.no < e.no && x.val == prev.val }) {
-		return "race" // a reply of ours found it and wrote it again: this desk says that we set it, and a ledger of an earlier day knows no better
+	if slices.ContainsFunc(t.hist[f], func(x edit) bool {
+		return x.by == migration && x.no > prev.no && x.no < e.no && x.val == prev.val && (w.restored || !w.dst.t.lock && prev.at.After(x.seen))
+	}) {
+		return "race" // a write of ours said the same again: this desk says that we set it, and a ledger of an earlier day, or who had not seen it, knows no better
 	}
 	if slices.ContainsFunc(o.decisionsOn(s.ref, f), func(d decided) bool { return d.no < prev.no && d.target == prev.val && o.norm(f, d.value) == e.val }) {
 		return "race" // the same for the write that carried out an answer: what was there before it was people's, too
