@@ -86,11 +86,11 @@ func (e *Engine) lend(ctx context.Context, w *work) error {
 		if !w.unknown(row) {
 			continue
 		}
-		ids, err := f.Find(ctx, ref)
-		if err != nil || len(ids) == 0 {
-			if err != nil {
-				return fmt.Errorf("look for %s in the target: %w", ref, err)
-			}
+		ids, err := e.search(ctx, f, ref, row.Was)
+		if err != nil {
+			return err
+		}
+		if len(ids) == 0 {
 			continue
 		}
 		there, err := e.Target.Read(ctx, desk.Ref{Kind: w.ref.Kind, ID: ids[0]})
@@ -166,7 +166,7 @@ func (e *Engine) mergeAliases(ctx context.Context, w *work) (moved bool, err err
 		}
 		if w.unknown(row) {
 			if f, ok := e.Target.(desk.Finder); ok {
-				ids, err := f.Find(ctx, ref)
+				ids, err := e.search(ctx, f, ref, row.Was)
 				if err != nil {
 					return moved, err
 				}
@@ -195,7 +195,7 @@ func (e *Engine) mergeAliases(ctx context.Context, w *work) (moved bool, err err
 			e.leftBy(r, left)
 			r.sawMerged(w, ref)
 			r.Into, r.Target, r.How, r.Claim, r.Joining = w.ref.ID, row.Target, row.How, nil, ""
-			r.Apart, r.Held, r.Gone, r.Was = how == apart, false, "", ""
+			r.Apart, r.Held, r.Gone = how == apart, false, ""
 			if how == nowhere {
 				r.Entries = nil
 			}
@@ -332,7 +332,7 @@ func (e *Engine) part(ctx context.Context, w *work) error {
 			return err
 		}
 	case slices.Contains(w.aliases(), into.ID) && other.Target != "":
-		w.row.Target, w.row.How, w.row.Fields = other.Target, other.How, map[desk.Field]base{}
+		w.row.Was, w.row.Target, w.row.How, w.row.Fields = nil, other.Target, other.How, map[desk.Field]base{}
 		for f, b := range other.Fields { // it says what the other one said; this one says something else
 			w.row.Fields[f] = newBase("of "+into.ID, b.tgt())
 		}
@@ -341,7 +341,10 @@ func (e *Engine) part(ctx context.Context, w *work) error {
 			delete(w.lent, id)
 		}
 	default:
-		w.row.Was, w.row.Target, w.row.How, w.row.Fields, w.row.Began = into.ID, "", "", nil, time.Time{}
+		if !slices.Contains(w.row.Was, into.ID) {
+			w.row.Was = append(slices.Clip(w.row.Was), into.ID)
+		}
+		w.row.Target, w.row.How, w.row.Fields, w.row.Began = "", "", nil, time.Time{}
 	}
 	return e.claim(ctx, w, nil)
 }

@@ -939,6 +939,100 @@ func TestUnmergedInDoubt(t *testing.T) {
 	}
 }
 
+// What a ticket that was taken out of a merge left behind in another's ticket carries its id for good. Whoever looks for the one takes
+// it for nothing else: not where people deleted what was made in its place, not where that was never made or is merged again into a
+// third one, not when the other one was merged itself, or was not the first, and no undo does.
+func TestUnmergedIsNotItsOwn(t *testing.T) {
+	begin := func(t *testing.T) (s *stage, a, b, c string) {
+		s = newStage(t)
+		s.Target.FindsMerged = true
+		b, a, c = s.ticket("b", "b1"), s.ticket("a", "a1"), s.ticket("c", "c1")
+		s.full()
+		s.Source.Join(ticket(a), ticket(b))
+		s.delta()
+		s.Source.Part(ticket(a))
+		return s, a, b, c
+	}
+	never := func(then func()) func(string, desk.Ref) error { // no create arrives
+		return func(op string, _ desk.Ref) error {
+			if op != "create" {
+				return nil
+			}
+			if then != nil {
+				then()
+			}
+			return noAnswer()
+		}
+	}
+	t.Run("deleted by people", func(t *testing.T) {
+		s, a, b, _ := begin(t)
+		s.delta()
+		s.thread(a, "a1")
+		made, err := s.Target.AsTarget().(desk.Finder).Find(ctx, ticket(a))
+		if err != nil || len(made) != 2 {
+			t.Fatalf("found %v, %v; want what stayed behind in b and the new one", made, err)
+		}
+		s.Target.Remove(ticket(made[1]))
+		run(t, s.World, delta.Request{Kind: delta.Full, Scope: "all", Restart: true, Adopt: true})
+		s.thread(b, "b1", takenText)
+		s.held("deleted in the target")
+	})
+	for _, made := range []bool{true, false} {
+		t.Run(fmt.Sprintf("merged again, made=%v", made), func(t *testing.T) {
+			s, a, b, c := begin(t)
+			if again := func() { s.Source.Join(ticket(a), ticket(c)) }; made {
+				lose(t, s.Target, "create", again)
+			} else {
+				s.Target.Fail = never(again)
+			}
+			s.delta()
+			s.Target.Fail = nil
+			s.delta()
+			s.thread(b, "b1", takenText)
+			got := bodies(s.Target.Look()["ticket/"+c][0])
+			slices.Sort(got)
+			same(t, "thread of c", []string{"a1", "c1"}, got)
+			s.nothingHeld()
+		})
+	}
+	t.Run("the other one merged", func(t *testing.T) {
+		s, a, b, c := begin(t)
+		s.Target.Fail = never(func() { s.Source.Join(ticket(b), ticket(c)) })
+		s.delta()
+		s.delta()
+		s.Target.Fail = nil
+		s.delta()
+		s.thread(a, "a1")
+		s.thread(c, "b1", takenText, "c1")
+		s.nothingHeld()
+	})
+	t.Run("taken out twice", func(t *testing.T) {
+		s, a, b, c := begin(t)
+		s.delta()
+		s.Source.Join(ticket(a), ticket(c))
+		s.delta()
+		s.Source.Part(ticket(a))
+		s.Target.Fail = never(nil)
+		s.delta()
+		s.Target.Fail = nil
+		s.delta()
+		s.thread(a, "a1")
+		s.thread(b, "b1", takenText)
+		s.thread(c, takenText, "c1")
+		s.nothingHeld()
+	})
+	t.Run("undone", func(t *testing.T) {
+		s, a, _, _ := begin(t)
+		s.Target.Fail = never(nil)
+		s.Wait(time.Hour)
+		r := run(t, s.World, mainDelta)
+		s.Target.Fail = nil
+		if why := stays(reportOf(t, s.World, run(t, s.World, undo(r.ID)).ID), "ticket/"+a); why != "" {
+			t.Errorf("the undo leaves it, because %s; it was never made", why)
+		}
+	})
+}
+
 // A merge is turned round between two runs: what lives on in the target goes on, as the other ticket.
 func TestMergeTurnedRound(t *testing.T) {
 	s := newStage(t)

@@ -40,7 +40,7 @@ func (e *Engine) find(ctx context.Context, w *work, lookFirst bool) (id, how str
 		_, matches := e.Target.(desk.Matcher)
 		switch {
 		case ok:
-			ids, err := e.search(ctx, w, f)
+			ids, err := e.search(ctx, f, w.ref, w.row.Was)
 			if err != nil {
 				return "", "", err
 			}
@@ -85,7 +85,7 @@ func (e *Engine) mayLink(ctx context.Context, w *work, id string) (bool, error) 
 		return true, nil // of people and companies the source may have two where the target has one
 	}
 	if f, ok := e.Target.(desk.Finder); ok {
-		if ids, err := e.search(ctx, w, f); err != nil || slices.Contains(ids, id) || slices.Contains(ids, now.Ref.ID) {
+		if ids, err := e.search(ctx, f, w.ref, w.row.Was); err != nil || slices.Contains(ids, id) || slices.Contains(ids, now.Ref.ID) {
 			return err == nil, err
 		}
 	}
@@ -157,27 +157,45 @@ func (e *Engine) forgotten(w *work) bool {
 	return searched && w.run.adopted() && w.row.Gone == "" && w.row.Into == "" && w.ref.Kind == desk.Ticket
 }
 
-// search returns the ids of the target that carry w's source reference. Of a record that was merged and taken out again, the
-// ticket it was merged into may still carry it: that one is another's.
-func (e *Engine) search(ctx context.Context, w *work, f desk.Finder) ([]string, error) {
-	ids, err := f.Find(ctx, w.ref)
+// search returns the ids of the target that carry the source reference ref. Of a record that was merged into others and taken out
+// again, the tickets in which those live on may still carry it: they are not its own.
+func (e *Engine) search(ctx context.Context, f desk.Finder, ref desk.Ref, was []string) ([]string, error) {
+	ids, err := f.Find(ctx, ref)
 	if err != nil {
-		return nil, fmt.Errorf("look for %s in the target: %w", w.ref, err)
+		return nil, fmt.Errorf("look for %s in the target: %w", ref, err)
 	}
-	if w.row.Was == "" {
+	if len(ids) == 0 || len(was) == 0 {
 		return ids, nil
 	}
-	var was ledgerRow
-	if _, err := e.get(ctx, e.ledgerKey(desk.Ref{Kind: w.ref.Kind, ID: w.row.Was}), &was); err != nil {
-		return nil, err
+	lives := func(id string) (string, error) { // "" where it is no more
+		now, err := e.Target.Read(ctx, desk.Ref{Kind: ref.Kind, ID: id})
+		if err != nil && !errors.Is(err, desk.ErrNotFound) {
+			return "", fmt.Errorf("look for %s in the target: %w", ref, err)
+		}
+		return now.Ref.ID, nil
+	}
+	others := map[string]bool{"": true}
+	for _, id := range was {
+		var row ledgerRow
+		if _, err := e.get(ctx, e.ledgerKey(desk.Ref{Kind: ref.Kind, ID: id}), &row); err != nil {
+			return nil, err
+		}
+		if row.Target == "" {
+			continue
+		}
+		now, err := lives(row.Target) // it may have been merged itself since
+		if err != nil {
+			return nil, err
+		}
+		others[now] = true
 	}
 	var own []string
 	for _, id := range ids {
-		now, err := e.Target.Read(ctx, desk.Ref{Kind: w.ref.Kind, ID: id})
-		if err != nil && !errors.Is(err, desk.ErrNotFound) {
-			return nil, fmt.Errorf("look for %s in the target: %w", w.ref, err)
+		now, err := lives(id)
+		if err != nil {
+			return nil, err
 		}
-		if err == nil && now.Ref.ID != was.Target {
+		if !others[now] {
 			own = append(own, id)
 		}
 	}

@@ -89,9 +89,9 @@ func (e *Engine) whenGone(ctx context.Context, w *work) (policy OnGone, target, 
 		}
 	} else if searched && w.run.adopted() {
 		// A ledger of an earlier day may name a record that was made again since.
-		ids, err := f.Find(ctx, w.ref)
+		ids, err := e.search(ctx, f, w.ref, w.row.Was)
 		if err != nil {
-			return policy, "", "", fmt.Errorf("look for %s in the target: %w", w.ref, err)
+			return policy, "", "", err
 		}
 		if len(ids) == 1 && ids[0] != w.row.Target {
 			return policy, ids[0], "found", nil

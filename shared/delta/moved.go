@@ -50,7 +50,7 @@ func (e *Engine) gain(ctx context.Context, w *work) error {
 	}
 	created, _ := time.Parse(time.RFC3339, w.rec.Fields[desk.Created].First()) // nothing is older than a time that is not told
 	seen := w.row.Began.Add(-e.SourceSide.StampResolution - e.SourceSide.ListLag)
-	parted := w.parted || w.row.Was != "" && (w.row.Target == "" || w.row.Unfinished)
+	parted := w.parted || len(w.row.Was) > 0 && (w.row.Target == "" || w.row.Unfinished)
 	var from map[string]string
 	for _, en := range w.want.Entries {
 		if k, ok := w.known[en.ID]; isNote(en.ID) || w.came[en.ID] || ok && k.Digest != taken && !w.parted {

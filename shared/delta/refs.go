@@ -146,7 +146,7 @@ func (e *Engine) linked(ctx context.Context, w *work, ref desk.Ref) (string, err
 			if row.Target != "" || end == w.ref {
 				return row.Target, nil
 			}
-			if f, ok := e.Target.(desk.Finder); ok && w.run.adopted() && row.Claim == nil && row.Was == "" {
+			if f, ok := e.Target.(desk.Finder); ok && w.run.adopted() && row.Claim == nil && len(row.Was) == 0 {
 				ids, err := f.Find(ctx, end)
 				if err != nil {
 					return "", fmt.Errorf("look for %s in the target: %w", end, err)

@@ -266,9 +266,9 @@ type ledgerRow struct {
 	Joining string `json:"joining,omitempty"`
 	// Apart tells that the target did not follow a merge: its own ticket there, if it has one, keeps its thread.
 	Apart bool `json:"apart,omitempty"`
-	// Was is the record that this one was merged into until the source took it out again: a search for this one in the
-	// target may still answer with that one's ticket.
-	Was string `json:"was,omitempty"`
+	// Was are the records that this one was merged into until the source took it out again: a search for this one in the
+	// target may still answer with their tickets.
+	Was []string `json:"was_in,omitempty"`
 	// Digest of the mapped and resolved record as last carried out.
 	Digest string `json:"digest,omitempty"`
 	// Fields is the merge base: what the source said and what the target looked like after our last write.

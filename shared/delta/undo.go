@@ -214,10 +214,10 @@ func (e *Engine) unmake(ctx context.Context, w *work, images []image) error {
 		if !can {
 			return stays("it may have been created before an answer was lost, and this target cannot be searched")
 		}
-		ids, err := f.Find(ctx, w.ref)
+		ids, err := e.search(ctx, f, w.ref, w.row.Was)
 		switch {
 		case err != nil:
-			return fmt.Errorf("look for %s in the target: %w", w.ref, err)
+			return err
 		case len(ids) > 1:
 			return stays("%d records of the target carry its id", len(ids))
 		case len(ids) == 0 && w.run.Dry:

@@ -112,7 +112,7 @@ func (e *Engine) contrast(ctx context.Context, w *work, now desk.Record) error {
 	now = e.untagged(w, now)
 	var d differences
 	if f, ok := e.Target.(desk.Finder); ok && w.ref.Kind == desk.Ticket {
-		ids, err := e.search(ctx, w, f)
+		ids, err := e.search(ctx, f, w.ref, w.row.Was)
 		if err != nil {
 			return err
 		}
