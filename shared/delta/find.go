@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -102,6 +103,28 @@ func (e *Engine) mayLink(ctx context.Context, w *work, id string) (bool, error) 
 		w.held.Refused = fmt.Sprintf("target %s has entries of another record already; nothing was written", id)
 	}
 	return w.held.Refused == "", nil
+}
+
+// foundTogether is for a ticket that was found by w's id and holds those of others: the target's people have merged what we made into
+// another record's, whose fields are that one's; or others into it. Where nobody can tell, no policy writes over what it says.
+func (e *Engine) foundTogether(ctx context.Context, w *work, now desk.Record) error {
+	owner, err := e.ownerOf(ctx, w, now.Ref.ID)
+	if err != nil {
+		return err
+	}
+	if owner != "" {
+		w.row.How = mergedThere
+		return nil
+	}
+	fields := map[desk.Field]base{}
+	for f, v := range w.want.Fields {
+		if t := now.Fields[f].Digest(); t != "" && t != v.Digest() {
+			fields[f] = base{Src: "cut off", Tgt: "cut off", Ask: true}
+		}
+	}
+	maps.Copy(fields, w.row.Fields)
+	w.row.Fields = fields
+	return nil
 }
 
 // whose tells whether a ticket of the target shows entries of w's, and such of other records.

@@ -172,6 +172,34 @@ func TestRaceOpenCreateMergedThere(t *testing.T) {
 	}
 }
 
+// The same where the source wins: the ticket in which it goes on is another record's, or people's own. Its fields stay what they are.
+func TestRaceOpenCreateMergedUnderSourceWins(t *testing.T) {
+	for _, theirs := range []bool{false, true} {
+		s := newStage(t)
+		s.Target.FindsMerged, s.Migration.Conflict = true, delta.SourceWins
+		other := s.ticket("other", "of other")
+		s.full()
+		into := s.there(other)
+		if theirs {
+			into = ticket(s.Target.Add(desk.Ticket, desk.Fields{desk.Subject: {"other"}, desk.Status: {"open"}}))
+		}
+		id := s.ticket("one", "of one")
+		lose(t, s.Target, "create", func() { s.Target.Join(s.there(id), into) })
+		s.delta()
+		s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"two"}})
+		s.delta()
+		now, err := s.Target.AsTarget().Read(ctx, into)
+		if err != nil || now.Fields[desk.Subject].First() != "other" {
+			t.Errorf("people's own: %v; its subject is %v, %v; want what it was", theirs, now.Fields[desk.Subject], err)
+		}
+		if theirs {
+			s.held("subject changed on both sides")
+		} else {
+			s.nothingHeld()
+		}
+	}
+}
+
 // The owner of a link that waits leaves the scope in which it waits: the run over the other scope draws the link.
 func TestRaceLinkWaitsInBothScopes(t *testing.T) {
 	s := newStage(t)

@@ -205,18 +205,25 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 		// The target's people merged it: its thread goes on there, its fields are theirs.
 		w.row.Target, w.row.How, w.row.Lock = now.Ref.ID, mergedThere, ""
 	}
-	merged := w.row.How == mergedThere
 	w.row.Worked = w.row.Worked || !created && !w.still(now)
 	tags := now.Fields[desk.Tags]
 	now = e.untagged(w, now)
-	if w.takenOver {
+	if found := adopted && w.row.How == "found"; found || w.takenOver {
 		others, err := e.holdsOthers(ctx, w, now)
 		if err != nil {
 			return e.release(ctx, w, err)
 		}
-		e.tellOurs(w, now, others)
-		e.unclear(w, now)
+		if w.takenOver {
+			e.tellOurs(w, now, others)
+			e.unclear(w, now)
+		}
+		if found && others && !w.ofEarlierDay() {
+			if err := e.foundTogether(ctx, w, now); err != nil {
+				return e.release(ctx, w, err)
+			}
+		}
 	}
+	merged := w.row.How == mergedThere
 	if !created {
 		if err := e.fence(ctx, w); err != nil {
 			return e.release(ctx, w, err)
