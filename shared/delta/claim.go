@@ -29,11 +29,14 @@ func (e *Engine) claim(ctx context.Context, w *work, intent map[desk.Field]base)
 		Revised: w.revising, Words: w.words, Turns: w.turns, Delete: w.deleting, Undo: w.run.Undoes, Brings: w.brings, Lock: w.lock,
 		Until: now.Add(e.Timeout + e.TargetSide.Settle + e.TargetSide.FindLag + e.Skew),
 	}
+	if err := e.keepEntries(ctx, w, &row); err != nil { // what was told of the claim that this one takes the place of
+		return err
+	}
 	version, err := e.put(ctx, e.ledgerKey(w.ref), w.row.version, row)
 	if err != nil {
 		return err
 	}
-	w.row, w.claimed = row, row.Claim.By
+	w.row, w.claimed, w.fresh = row, row.Claim.By, nil
 	w.row.version = version
 	return nil
 }

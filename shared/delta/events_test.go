@@ -1051,6 +1051,38 @@ func TestMergeTurnedRound(t *testing.T) {
 	s.verified(0)
 }
 
+// The same of a ticket that never was in the target, in desks that neither merge nor show which entries are ours; and whoever turns it
+// round dies at any effect. Nothing is there twice: what is not known is asked.
+func TestMergeTurnedRoundCutOff(t *testing.T) {
+	for n := 1; n < 60; n++ {
+		s := newStage(t)
+		s.Target.NoMerger, s.Target.NoMarkers, s.Target.NoReviser = true, true, true
+		s.full()
+		a, b := s.ticket("a", "a1"), s.ticket("b", "b1")
+		s.Source.Join(ticket(a), ticket(b))
+		s.delta()
+		s.thread(b, "a1", "b1")
+		s.Source.Part(ticket(a))
+		s.Source.Join(ticket(b), ticket(a))
+		s.say(a, "a2")
+		s.Wait(time.Hour)
+		s.Effects.Cuts = []deltatest.Cut{{Effect: s.Effects.Count() + n}}
+		run(t, s.World, mainDelta)
+		if s.Restarts == 0 {
+			return
+		}
+		want := []string{"a1", "b1", "a2"}
+		if hs, err := s.Engine().HeldRecords(ctx); err != nil || len(hs) > 0 {
+			s.held("may have been added already")
+			want = want[:min(3, len(s.Target.Look()["ticket/"+b][0].Entries))]
+		}
+		s.thread(b, want...)
+		if t.Failed() {
+			t.Fatalf("cut off at %s", s.Effects.Names[s.Effects.Cuts[0].Effect-1])
+		}
+	}
+}
+
 // What the target's people do to migrated tickets, and what the source does then.
 func TestTargetSide(t *testing.T) {
 	type pair struct {

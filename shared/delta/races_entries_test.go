@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/deltadesk/deltadesk/shared/delta"
+	"github.com/deltadesk/deltadesk/shared/delta/deltatest"
 	"github.com/deltadesk/deltadesk/shared/desk"
 )
 
@@ -157,6 +158,42 @@ func TestRaceRevisedAndBack(t *testing.T) {
 	s.delta()
 	s.delta()
 	s.thread(id, "hello")
+}
+
+// A revision loses its answer, and whoever takes it over dies in the middle of the next write: what he found out of the revision is not
+// forgotten, so that the source's going back is no edit of people's.
+func TestRaceRevisedThenCutOff(t *testing.T) {
+	for n := 1; n < 60; n++ {
+		s := newStage(t)
+		id := s.ticket("one", "hello")
+		full(t, s.World)
+		s.Wait(time.Hour)
+		say := func(body string) { s.Source.Revise(id, 0, func(en *desk.Entry) { en.Body = body }) }
+		say("well")
+		lose(t, s.Target, "revise", func() {
+			s.Wait(time.Minute)
+			s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"two"}})
+			s.Effects.Cuts = []deltatest.Cut{{Effect: s.Effects.Count() + n}}
+		})
+		back := false
+		if _, err := s.World.Run(mainDelta, func() {
+			if s.Restarts > 0 && !back {
+				back = true
+				s.Wait(time.Minute)
+				say("hello")
+			}
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if s.Restarts == 0 {
+			return
+		}
+		s.delta()
+		s.thread(id, "hello")
+		if t.Failed() {
+			t.Fatalf("cut off at %s", s.Effects.Names[s.Effects.Cuts[0].Effect-1])
+		}
+	}
 }
 
 // The source hides an entry whose words people had changed in the target: the words stay theirs, whether the answer arrives or not. When
