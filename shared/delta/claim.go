@@ -87,6 +87,15 @@ func (w *work) doubtful() []string {
 	return out
 }
 
+// doubtful are the entries of which it is open whether they are in the record's target.
+func (r *ledgerRow) doubtful() []string {
+	out := slices.Clone(r.Open)
+	if r.Claim != nil {
+		out = append(out, r.Claim.Adds...)
+	}
+	return out
+}
+
 // answered is when a person decided that the record is to be created.
 func (w *work) answered() time.Time {
 	if a := w.heldBefore.Answer; a != nil && a.Choice == ChooseCreate {
@@ -240,6 +249,11 @@ func (e *Engine) commit(ctx context.Context, w *work, out Outcome) error {
 	}
 	w.done = false
 	w.row.Held, w.row.Gone, w.row.Open, w.row.Unfinished, w.row.Attempts = !w.held.empty(), "", nil, false, nil
+	for _, id := range w.open {
+		if _, known := w.known[id]; !known {
+			w.row.Open = append(w.row.Open, id)
+		}
+	}
 	w.row.Began, w.row.Digest, w.row.Rules = w.rec.Began.UTC(), w.digest, e.rules
 	w.row.saw(w)
 	w.row.Look = w.row.Look && w.row.Target == ""
@@ -248,7 +262,7 @@ func (e *Engine) commit(ctx context.Context, w *work, out Outcome) error {
 		// was intended beside is known by now, and what people make of it from here on is theirs.
 		c := w.row.Claim
 		w.row.Claim = &claim{By: c.By, Session: c.Session, At: c.At, Until: e.Now().UTC(), Create: c.Create, Adds: w.doubtful(), Brings: c.Brings}
-		w.row.Digest = ""
+		w.row.Digest, w.row.Open = "", nil
 	} else {
 		w.row.Claim = nil
 	}

@@ -21,7 +21,7 @@ const (
 // loadEntries reads which entries of the ticket are in the target. Those of tickets that are still to be merged into it are
 // lent: they will be there when the target has followed, and are kept in mind for good only then.
 func (e *Engine) loadEntries(ctx context.Context, w *work) error {
-	w.known, w.lent, w.chunks, w.fresh = map[string]entryRow{}, map[string]string{}, 0, nil
+	w.known, w.lent, w.unsent, w.chunks, w.fresh = map[string]entryRow{}, map[string]string{}, map[string]bool{}, 0, nil
 	aliases := w.aliases()
 	if w.row.version == 0 && len(aliases) == 0 {
 		return nil
@@ -43,6 +43,9 @@ func (e *Engine) loadEntries(ctx context.Context, w *work) error {
 		}
 		if row.Into != "" {
 			continue // part of this one already, or of none
+		}
+		for _, entry := range row.doubtful() {
+			w.unsent[entry] = true
 		}
 		for entry, k := range theirs {
 			if _, own := w.known[entry]; !own {

@@ -162,7 +162,6 @@ func (e *Engine) mergeAliases(ctx context.Context, w *work) (moved bool, err err
 			if err := e.free(row); err != nil {
 				return moved, err
 			}
-			w.open = append(slices.Clip(w.open), row.Claim.Adds...) // what is in doubt there is in doubt here now
 		}
 		if w.unknown(row) {
 			if f, ok := e.Target.(desk.Finder); ok {
@@ -185,6 +184,14 @@ func (e *Engine) mergeAliases(ctx context.Context, w *work) (moved bool, err err
 		if did {
 			w.wrote = append(w.wrote, "merged "+ref.String())
 		}
+		if doubts := row.doubtful(); how == together && len(doubts) > 0 { // what is in doubt there is in doubt here now, before that row forgets it
+			w.open = append(slices.Clip(w.open), doubts...)
+			c := *w.row.Claim
+			c.Adds, w.row.Claim = w.doubtful(), &c
+			if err := e.saveRow(ctx, w); err != nil {
+				return moved, err
+			}
+		}
 		if err := e.joinEntries(ctx, w, id, how); err != nil {
 			return moved, err
 		}
@@ -196,6 +203,9 @@ func (e *Engine) mergeAliases(ctx context.Context, w *work) (moved bool, err err
 			r.sawMerged(w, ref)
 			r.Into, r.Target, r.How, r.Claim, r.Joining = w.ref.ID, row.Target, row.How, nil, ""
 			r.Apart, r.Held, r.Gone = how == apart, false, ""
+			if r.Open = nil; how == apart {
+				r.Open = row.doubtful() // should the source take it out again
+			}
 			if how == nowhere {
 				r.Entries = nil
 			}

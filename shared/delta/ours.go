@@ -136,6 +136,12 @@ func (e *Engine) doubted(w *work, missing []desk.Entry) []desk.Entry {
 		open = append(open, en.ID)
 		return true
 	})
+	for _, id := range w.open { // one that has left the ticket may come back
+		_, known := w.known[id]
+		if has := slices.ContainsFunc(w.want.Entries, func(en desk.Entry) bool { return en.ID == id }); !has && !known {
+			open = append(open, id)
+		}
+	}
 	w.open = open
 	if len(ask) > 0 { // one question at a time: an answer is for one entry
 		w.held.Doubt = fmt.Sprintf("entry %s may have been added already (an answer was lost, or the ledger is of an earlier day), and this target cannot show which entries are ours", ask[0])

@@ -172,6 +172,7 @@ type work struct {
 
 	known     map[string]entryRow // entries that are in the target
 	lent      map[string]string   // those of them that are in the target of an alias, which is still to be merged there
+	unsent    map[string]bool     // entries that may be in the target of an alias, where it cannot show that
 	chunks    int                 // rows of the thread that are full
 	fresh     []string            // entries added to known since the row was read
 	puts      map[desk.Field]string

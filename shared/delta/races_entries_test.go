@@ -1,6 +1,7 @@
 package delta_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -218,6 +219,76 @@ func TestRaceTurnedBesidePeoples(t *testing.T) {
 		s.thread(id, "-agent's words", "more")
 		s.held("people changed")
 	}
+}
+
+// A reply loses its answer in a target that cannot show which entries are ours. Whatever the source does with the ticket before anybody
+// has said what became of it, the reply is not added again: it is asked.
+func TestRaceDoubtGoesAlong(t *testing.T) {
+	begin := func(t *testing.T, merges bool, then func(s *stage, a, b string)) (s *stage, a, b string) {
+		s = newStage(t)
+		s.Target.NoMarkers, s.Target.NoMerger = true, !merges
+		a, b = s.ticket("a", "a1"), s.ticket("b", "b1")
+		s.full()
+		s.say(a, "a2")
+		lose(t, s.Target, "apply", func() {
+			s.Wait(time.Second)
+			then(s, a, b)
+		})
+		s.Wait(time.Hour)
+		run(t, s.World, mainDelta)
+		s.delta()
+		return s, a, b
+	}
+	asked := func(s *stage, id string, want ...string) {
+		s.t.Helper()
+		got := bodies(s.Target.Look()["ticket/"+id][0])
+		slices.Sort(got)
+		same(s.t, "thread of "+id, want, got)
+		s.held("may have been added already")
+	}
+	t.Run("merged, cut off", func(t *testing.T) {
+		for n := 1; n < 60; n++ {
+			s, _, b := begin(t, true, func(s *stage, a, b string) {
+				s.Source.Join(ticket(a), ticket(b))
+				s.Effects.Cuts = []deltatest.Cut{{Effect: s.Effects.Count() + n}}
+			})
+			if asked(s, b, "a1", "a2", "b1"); s.Restarts == 0 || t.Failed() {
+				t.Logf("cut off at effect %d", n)
+				return
+			}
+		}
+	})
+	t.Run("merged into a new one", func(t *testing.T) {
+		c := ""
+		s, _, _ := begin(t, true, func(s *stage, a, _ string) {
+			c = addTicket(s.World, "c")
+			s.Source.Join(ticket(a), ticket(c))
+		})
+		asked(s, c, "a1", "a2")
+	})
+	t.Run("deleted, restored and merged", func(t *testing.T) {
+		s, a, b := begin(t, true, func(s *stage, a, b string) { s.Source.Remove(ticket(a)) })
+		s.Source.Restore(ticket(a))
+		s.Source.Join(ticket(a), ticket(b))
+		s.delta()
+		asked(s, b, "a1", "a2", "b1")
+	})
+	t.Run("moved away and back", func(t *testing.T) {
+		to := ""
+		s, a, _ := begin(t, true, func(s *stage, a, _ string) {
+			to = s.Source.Move(a, 1, "", desk.Fields{desk.Subject: {"split"}, desk.Status: {"open"}, desk.Group: {"Support"}})
+		})
+		s.Source.Move(to, 0, a, nil)
+		s.delta()
+		asked(s, a, "a1", "a2")
+	})
+	t.Run("merged apart, and taken out again", func(t *testing.T) {
+		s, a, _ := begin(t, false, func(s *stage, a, b string) { s.Source.Join(ticket(a), ticket(b)) })
+		s.nothingHeld()
+		s.Source.Part(ticket(a))
+		s.delta()
+		asked(s, a, "a1", "a2")
+	})
 }
 
 // The answer to a reply is lost, and the source takes it out again before anybody has looked.

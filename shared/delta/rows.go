@@ -287,8 +287,8 @@ type ledgerRow struct {
 	Rest string `json:"rest,omitempty"`
 	// Look: an undo removed the record; whoever creates it again looks first, because people may have brought it back.
 	Look bool `json:"look,omitempty"`
-	// Open are entries that a writer who was cut off may have added before the record left the source, in a target that cannot
-	// show which entries are ours.
+	// Open are entries that a writer who was cut off may have added before the record left the source, or they left the record, in
+	// a target that cannot show which entries are ours.
 	Open []string `json:"open,omitempty"`
 	// Tag tells that the event tag is ours, and why it is there.
 	Tag tagged `json:"tag,omitempty"`

@@ -137,7 +137,7 @@ func (e *Engine) make(ctx context.Context, w *work) (desk.Record, error) {
 func (e *Engine) create(ctx context.Context, w *work) (desk.Record, error) {
 	entries := slices.DeleteFunc(slices.Clone(w.want.Entries), func(en desk.Entry) bool {
 		_, there := w.known[en.ID] // with a ticket that is about to be merged into this one
-		return there
+		return there || w.unsent[en.ID]
 	})
 	if err := e.stageFiles(ctx, w, entries); err != nil {
 		return desk.Record{}, e.release(ctx, w, err)
@@ -166,7 +166,7 @@ func (e *Engine) create(ctx context.Context, w *work) (desk.Record, error) {
 		return desk.Record{}, e.doubt(ctx, w, err)
 	}
 	w.row.Target, w.row.How, w.row.Unfinished = written.ID, "created", true
-	w.row.Claim.Create = false
+	w.row.Claim.Create, w.open = false, nil // whatever was in doubt, nothing else is in it
 	w.wrote = append(w.wrote, "created")
 	e.noteEntries(w, written, nil)
 	if err != nil {
@@ -290,7 +290,7 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 	} else {
 		e.mark(w, &m)
 	}
-	if !created && e.TargetSide.EntryMarker == "" {
+	if e.TargetSide.EntryMarker == "" {
 		missing = e.doubted(w, missing)
 	}
 	w.takenOver = false // from here on nothing is open any more: what was there has been seen
