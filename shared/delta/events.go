@@ -184,6 +184,13 @@ func (e *Engine) mergeAliases(ctx context.Context, w *work) (moved bool, err err
 		if did {
 			w.wrote = append(w.wrote, "merged "+ref.String())
 		}
+		if c := row.Claim; c != nil && len(c.Revised) > 0 && how == together {
+			now, err := e.Target.Read(ctx, e.targetRef(w))
+			if err != nil {
+				return moved, fmt.Errorf("read target %s of %s: %w", w.row.Target, w.ref, err)
+			}
+			e.tellRevised(w, c, now)
+		}
 		if doubts := row.doubtful(); how == together && len(doubts) > 0 { // what is in doubt there is in doubt here now, before that row forgets it
 			w.open = append(slices.Clip(w.open), doubts...)
 			c := *w.row.Claim
@@ -262,6 +269,13 @@ func (e *Engine) mergeTarget(ctx context.Context, w *work, ref desk.Ref, row *le
 	}
 	if left = e.leaving(policy, old); w.run.Dry {
 		return false, apart, left, nil
+	}
+	if row.Claim != nil { // of what it was about to write nobody knows any more when this claim ends
+		a := &work{run: w.run, ref: ref, row: *row, before: row.Claim, takenOver: true}
+		e.unread(a, e.untagged(a, old), false)
+		if _, err := update(ctx, e, e.ledgerKey(ref), func(r *ledgerRow) error { r.Fields = a.row.Fields; return nil }); err != nil {
+			return false, apart, nil, err
+		}
 	}
 	if len(left) > 0 {
 		err = e.before(ctx, w, imageOfEvent(ref, *row, old, left))

@@ -197,17 +197,22 @@ func (e *Engine) tellOurs(w *work, now desk.Record, others bool) {
 		}
 	}
 	w.row.Fields = fields
-	for id, public := range w.before.Revised {
+	e.tellRevised(w, w.before, now)
+}
+
+// tellRevised is tellOurs for the entries that a cut-off writer of ours was about to revise.
+func (e *Engine) tellRevised(w *work, c *claim, now desk.Record) {
+	for id, public := range c.Revised {
 		k, known := w.known[id]
 		i := slices.IndexFunc(now.Entries, func(en desk.Entry) bool { return en.Marker == e.marker(id) || en.ID == k.Target })
 		unchanged := slices.ContainsFunc(w.want.Entries, func(en desk.Entry) bool { return en.ID == id && k.says(en) })
 		if !known || i < 0 || unchanged && w.it.Heal { // what it says may be the harm that was about to be healed
 			continue
 		}
-		if shown := wordsDigest(now.Entries[i]); shown != cmpOr(k.Shown, k.Digest) && slices.Contains(w.before.Words, id) {
+		if shown := wordsDigest(now.Entries[i]); shown != cmpOr(k.Shown, k.Digest) && slices.Contains(c.Words, id) {
 			k.Digest, k.Files, k.Shown, k.Left = shown, "", "", false // what was written then, of which the source may say something else by now
 		}
-		if now.Entries[i].Public == public && slices.Contains(w.before.Turns, id) {
+		if now.Entries[i].Public == public && slices.Contains(c.Turns, id) {
 			k.Private, k.Turned = !public, false
 		}
 		w.remember(id, k)

@@ -912,6 +912,46 @@ func TestRaceUnmergedAfterLostClose(t *testing.T) {
 	s.field(a, desk.Status, "[open]")
 }
 
+// A revision loses its answer, the source takes it back, and merges the ticket before anybody has looked: what the merged thread says is
+// no edit of people's.
+func TestRaceRevisedThenMerged(t *testing.T) {
+	s := newStage(t)
+	a, b := s.ticket("a", "a1"), s.ticket("b", "b1")
+	s.full()
+	s.Source.Revise(a, 0, func(en *desk.Entry) { en.Body = "changed" })
+	lose(t, s.Target, "revise", func() {
+		s.Wait(time.Second)
+		s.Source.Revise(a, 0, func(en *desk.Entry) { en.Body = "a1" })
+		s.Source.Join(ticket(a), ticket(b))
+	})
+	s.delta()
+	s.delta()
+	s.thread(b, "a1", "b1")
+	s.nothingHeld()
+}
+
+// A write loses its answer, and the source merges the ticket, in a target that cannot: its own ticket there is closed. When the source
+// takes it out again, and the change back, what was written then is not people's.
+func TestRaceWrittenThenMergedApart(t *testing.T) {
+	s := newStage(t)
+	s.Target.NoMerger = true
+	a, b := s.ticket("a", "a1"), s.ticket("b", "b1")
+	s.full()
+	s.Source.Edit(ticket(a), desk.Fields{desk.Subject: {"two"}})
+	lose(t, s.Target, "apply", func() {
+		s.Wait(time.Second)
+		s.Source.Join(ticket(a), ticket(b))
+	})
+	s.delta()
+	s.delta()
+	s.field(a, desk.Subject, "[two]")
+	s.Source.Part(ticket(a))
+	s.Source.Edit(ticket(a), desk.Fields{desk.Subject: {"a"}})
+	s.delta()
+	s.field(a, desk.Subject, "[a]")
+	s.nothingHeld()
+}
+
 // The process dies just after the ledger knows that a ticket arrived, and the run is cancelled: the link that waits for it is drawn
 // by the next delta all the same.
 func TestRaceLinkBehindCancelled(t *testing.T) {
