@@ -284,7 +284,7 @@ func (e *Engine) mergeTarget(ctx context.Context, w *work, ref desk.Ref, row *le
 		_, err = update(ctx, e, e.ledgerKey(ref), func(r *ledgerRow) error { e.leftBy(r, left); return nil })
 	}
 	if err == nil && len(left) > 0 {
-		_, err = e.Target.Apply(ctx, from, desk.Change{Fields: left, Lock: old.Lock})
+		left, err = e.writeLeaving(ctx, from, left, old.Lock)
 	}
 	return false, apart, left, err
 }
@@ -523,14 +523,39 @@ func (e *Engine) applyLeaving(ctx context.Context, w *work, wrote desk.Fields, n
 	if err := e.before(ctx, w, im); err != nil {
 		return err
 	}
-	if _, err := e.Target.Apply(ctx, e.targetRef(w), desk.Change{Fields: wrote, Lock: now.Lock}); err != nil {
+	shown, err := e.writeLeaving(ctx, e.targetRef(w), wrote, now.Lock)
+	if err != nil {
 		return err
 	}
-	w.row.Fields = left.Fields
+	e.leftBy(&w.row, shown)
 	for _, f := range slices.Sorted(maps.Keys(wrote)) {
 		w.wrote = append(w.wrote, string(f))
 	}
 	return nil
+}
+
+// writeLeaving writes that, and returns how the target shows it: it may write a value its own way. What people have set in the same
+// moment is not that.
+func (e *Engine) writeLeaving(ctx context.Context, ticket desk.Ref, fields desk.Fields, lock string) (desk.Fields, error) {
+	written, err := e.Target.Apply(ctx, ticket, desk.Change{Fields: fields, Lock: lock})
+	if err != nil {
+		return nil, err
+	}
+	now := written.Now
+	if now == nil {
+		r, err := e.Target.Read(ctx, ticket)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", errUnseen, err)
+		}
+		now = &r
+	}
+	shown := maps.Clone(fields)
+	for f := range fields {
+		if now.Ref.ID == ticket.ID && !now.Touched[f] {
+			shown[f] = now.Fields[f]
+		}
+	}
+	return shown, nil
 }
 
 // leftBy notes what a policy wrote when the record left the source: the tag is ours, and of fields what the source said before. What

@@ -146,7 +146,7 @@ func (b *backing) planFields(e *Engine, w *work, images []image, now desk.Record
 	for _, f := range slices.Sorted(maps.Keys(all)) {
 		im, wrote := fieldBefore(images, f)
 		// The ledger knows how the target writes what was meant, unless it is what was left to the target's people.
-		if have, ok := w.row.Fields[f]; ok && have.Src == wrote.Src && !have.Kept {
+		if have, ok := w.row.Fields[f]; ok && (have.Src == wrote.Src || have.Event && wrote.Src == "gone") && !have.Kept {
 			wrote = have
 		}
 		before, t := im.Fields[f].Digest(), now.Fields[f].Digest()

@@ -615,6 +615,52 @@ func TestRaceTagTakenBackHalfway(t *testing.T) {
 	s.field(id, desk.Tags, "[deleted-in-source]")
 }
 
+// A target writes the status with which a policy closes a ticket its own way. It is ours all the same: when the ticket is back, whatever
+// took it away, or when the run is undone, it is open again.
+func TestRaceClosedInItsOwnWay(t *testing.T) {
+	for _, how := range []string{"deleted", "deleted, undone", "merged", "merged outside"} {
+		t.Run(how, func(t *testing.T) {
+			s := newStage(t)
+			s.Migration.OnDeleted, s.Migration.OnMerged = delta.Close, delta.Close
+			s.Target.Normalise = func(f desk.Field, v desk.Value) desk.Value {
+				if f == desk.Status && v.First() == "resolved" {
+					return desk.Value{"Resolved"}
+				}
+				return v
+			}
+			a, b := s.ticket("a", "a1"), s.ticket("b", "b1")
+			window := mainDelta
+			if how == "merged outside" {
+				window.Window = "support"
+				s.Source.Edit(ticket(b), desk.Fields{desk.Group: {"Sales"}})
+				run(t, s.World, delta.Request{Kind: delta.Full, Scope: "support"})
+			} else {
+				s.full()
+			}
+			step := func() string { s.Wait(time.Hour); return run(t, s.World, window).ID }
+			if strings.HasPrefix(how, "deleted") {
+				s.Source.Remove(ticket(a))
+			} else {
+				s.Source.Join(ticket(a), ticket(b))
+			}
+			id := step()
+			s.field(a, desk.Status, "[Resolved]")
+			switch how {
+			case "deleted":
+				s.Source.Restore(ticket(a))
+				step()
+			case "deleted, undone":
+				run(t, s.World, undo(id))
+			default:
+				s.Source.Part(ticket(a))
+				step()
+			}
+			s.field(a, desk.Status, "[open]")
+			s.nothingHeld()
+		})
+	}
+}
+
 // A ledger of an earlier day does not know that a policy has closed a ticket which left the source: when it comes back, what the
 // policy wrote is not taken for the work of people.
 func TestRaceForgottenClose(t *testing.T) {
