@@ -73,8 +73,7 @@ func (w *work) unknown(row ledgerRow) bool {
 // lend looks, before a record is created, for those of its aliases that may be in the target without the ledger's knowing: what such a ticket holds will be
 // in the record's own when they have been merged, and is not written there as well.
 func (e *Engine) lend(ctx context.Context, w *work) error {
-	f, ok := e.Target.(desk.Finder)
-	if _, can := e.Target.(desk.Merger); !ok || !can || e.mig.OnMerged != Mirror {
+	if _, can := e.Target.(desk.Merger); !can || e.mig.OnMerged != Mirror {
 		return nil
 	}
 	for _, id := range w.aliases() {
@@ -86,16 +85,12 @@ func (e *Engine) lend(ctx context.Context, w *work) error {
 		if !w.unknown(row) {
 			continue
 		}
-		ids, err := e.search(ctx, f, ref, row.Was)
+		there, err := e.seek(ctx, w, ref, &row)
 		if err != nil {
 			return err
 		}
-		if len(ids) == 0 {
+		if there.Ref.ID == "" || row.How == mergedThere {
 			continue
-		}
-		there, err := e.Target.Read(ctx, desk.Ref{Kind: w.ref.Kind, ID: ids[0]})
-		if err != nil && !errors.Is(err, desk.ErrNotFound) {
-			return fmt.Errorf("read target %s of %s: %w", ids[0], ref, err)
 		}
 		shown := map[string]desk.Entry{}
 		for _, en := range there.Entries {
@@ -105,7 +100,7 @@ func (e *Engine) lend(ctx context.Context, w *work) error {
 		}
 		for _, en := range w.want.Entries {
 			t, ok := shown[en.Marker]
-			if _, known := w.known[en.ID]; known || !ok && (err != nil || row.Claim == nil || !slices.Contains(row.Claim.Adds, en.ID)) {
+			if _, known := w.known[en.ID]; known || !ok && (row.Claim == nil || !slices.Contains(row.Claim.Adds, en.ID)) {
 				continue
 			}
 			w.lent[en.ID] = id
@@ -115,6 +110,37 @@ func (e *Engine) lend(ctx context.Context, w *work) error {
 		}
 	}
 	return nil
+}
+
+// seek looks for the ticket in the target of one that was merged into w's, where the ledger does not know it; row gets what it found.
+// Where the search shows merged tickets, that may be one into which the target's people have merged what a create made: then it is
+// not for us to merge, as if the ledger had known it (see mergeTarget), and neither is one of which that is open.
+func (e *Engine) seek(ctx context.Context, w *work, ref desk.Ref, row *ledgerRow) (there desk.Record, err error) {
+	f, ok := e.Target.(desk.Finder)
+	if !ok {
+		return there, nil
+	}
+	ids, err := e.search(ctx, f, ref, row.Was)
+	if err != nil || len(ids) == 0 {
+		return there, err
+	}
+	row.Target, row.How = ids[0], "found"
+	there, err = e.Target.Read(ctx, desk.Ref{Kind: ref.Kind, ID: row.Target})
+	if errors.Is(err, desk.ErrNotFound) {
+		return desk.Record{}, nil
+	}
+	if err != nil {
+		return there, fmt.Errorf("read target %s of %s: %w", row.Target, ref, err)
+	}
+	others, _, err := e.mergedInto(ctx, w, there)
+	theirs := others > 0
+	if err == nil && !theirs {
+		theirs, err = e.anothers(ctx, w, there)
+	}
+	if theirs && there.Ref.ID != w.row.Target {
+		row.How = mergedThere
+	}
+	return there, err
 }
 
 // joint says where the thread of a merged ticket is in the target.
@@ -164,13 +190,9 @@ func (e *Engine) mergeAliases(ctx context.Context, w *work) (moved bool, err err
 			}
 		}
 		if w.unknown(row) {
-			if f, ok := e.Target.(desk.Finder); ok {
-				ids, err := e.search(ctx, f, ref, row.Was)
-				if err != nil {
+			if _, ok := e.Target.(desk.Finder); ok {
+				if _, err := e.seek(ctx, w, ref, &row); err != nil {
 					return moved, err
-				}
-				if len(ids) > 0 {
-					row.Target, row.How = ids[0], "found"
 				}
 			} else if row.Claim != nil && row.Claim.Create {
 				w.losses = append(w.losses, desk.Loss{Class: "in-doubt", What: ref.String() + " may have been created before an answer was lost, and was merged in the source since; this target cannot be searched for it"})
@@ -798,26 +820,32 @@ func (e *Engine) holdsOthers(ctx context.Context, w *work, now desk.Record) (boo
 	if _, foreign := e.whose(w, now); foreign {
 		return true, nil
 	}
+	others, open, err := e.mergedInto(ctx, w, now)
+	return others > open, err // what an open create made, if anything, may have been merged by us already
+}
+
+// mergedInto counts the tickets that were merged into one of the target and are not known to be those of w's aliases, and the aliases of
+// which a create is open.
+func (e *Engine) mergedInto(ctx context.Context, w *work, now desk.Record) (others, open int, err error) {
 	if len(now.Aliases) == 0 {
-		return false, nil
+		return 0, 0, nil
 	}
-	targets, open := map[string]bool{}, 0
+	targets := map[string]bool{}
 	for _, id := range w.aliases() {
 		var row ledgerRow
 		if _, err := e.get(ctx, e.ledgerKey(desk.Ref{Kind: w.ref.Kind, ID: id}), &row); err != nil {
-			return false, err
+			return 0, 0, err
 		}
 		if targets[row.Target] = true; row.Target == "" && row.Claim != nil {
-			open++ // what it made, if anything, may have been merged by us already
+			open++
 		}
 	}
-	others := 0
 	for _, id := range now.Aliases {
 		if !targets[id] {
 			others++
 		}
 	}
-	return others > open, nil
+	return others, open, nil
 }
 
 // rehearse says what carryOut would do, and writes nothing, neither to the desks nor to the ledger.

@@ -146,6 +146,16 @@ func (e *Engine) whose(w *work, now desk.Record) (own, foreign bool) {
 	return own, foreign
 }
 
+// anothers tells whether a ticket of the target that w's was looked for, and found, is another record's: the target's people have merged
+// what a create made into that one.
+func (e *Engine) anothers(ctx context.Context, w *work, now desk.Record) (bool, error) {
+	if _, foreign := e.whose(w, now); !foreign && len(now.Aliases) == 0 {
+		return false, nil // so is almost every one, and is not asked about
+	}
+	owner, err := e.ownerOf(ctx, w, now.Ref.ID)
+	return owner != "", err
+}
+
 // ownerOf returns the record whose ticket in the target is id, as the ledger says; "" if that is none but w's. It looks through the whole
 // ledger: a person's decision is rare.
 func (e *Engine) ownerOf(ctx context.Context, w *work, id string) (string, error) {

@@ -200,6 +200,52 @@ func TestRaceOpenCreateMergedUnderSourceWins(t *testing.T) {
 	}
 }
 
+// The same, and then the source merges the ticket into a third one, which is in the target already or not. The ticket into which people
+// merged it is not for us to merge, be it another record's or an agent's own: it stays as it is, and the third one gets the entries.
+func TestRaceOpenCreateMergedThereAndHere(t *testing.T) {
+	for _, young := range []bool{true, false} {
+		for _, agents := range []bool{true, false} {
+			s := newStage(t)
+			s.Target.FindsMerged = true
+			other, third := s.ticket("other", "of other"), ""
+			if !young {
+				third = s.ticket("third", "of third")
+			}
+			s.full()
+			into := s.there(other)
+			if agents {
+				into = ticket(s.Target.Add(desk.Ticket, desk.Fields{desk.Subject: {"of an agent"}, desk.Status: {"open"}}))
+			}
+			a := s.ticket("a", "of a")
+			s.Target.Lose = func(op string, ref desk.Ref) error {
+				if op != "create" || ref.ID != a {
+					return nil
+				}
+				s.Target.Join(s.there(a), into)
+				return &desk.Error{Op: op, Class: desk.ErrMailed} // which stops the run
+			}
+			s.delta()
+			s.Target.Lose = nil
+			if young {
+				third = s.ticket("third", "of third")
+			}
+			s.Source.Join(ticket(a), ticket(third))
+			s.delta()
+			s.field(other, desk.Subject, "[other]")
+			if young {
+				s.thread(third, "of a", "of third")
+			} else {
+				s.thread(third, "of third", "of a")
+			}
+			if agents {
+				s.thread(other, "of other")
+			} else {
+				s.thread(other, "of other", "of a")
+			}
+		}
+	}
+}
+
 // The owner of a link that waits leaves the scope in which it waits: the run over the other scope draws the link.
 func TestRaceLinkWaitsInBothScopes(t *testing.T) {
 	s := newStage(t)
