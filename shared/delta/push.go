@@ -356,7 +356,11 @@ func (e *Engine) prepare(ctx context.Context, w *work) error {
 		}
 		switch {
 		case w.row.Target == "" && w.row.Claim == nil && !e.forgotten(w), w.row.Gone == rec.Event && w.row.Claim == nil, w.ref.Kind != desk.Ticket:
-			if err := e.noteSeen(ctx, w); err != nil {
+			note := e.noteSeen
+			if !shown && w.it.Event == desk.Deleted {
+				note = e.noteDeleted
+			}
+			if err := note(ctx, w); err != nil {
 				return err
 			}
 			w.finish(OutExcluded, string(rec.Event)+" in the source")

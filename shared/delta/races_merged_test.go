@@ -1194,20 +1194,35 @@ func TestRaceHeldOfMerged(t *testing.T) {
 	s.nothingHeld()
 }
 
-// In such a source a ticket is merged into one that is deleted.
+// In such a source a ticket is merged into one that is deleted, be that in the target or as new as all this.
 func TestRaceMergedThenDeleted(t *testing.T) {
-	s := newStage(t)
-	s.Source.Purges = true
-	s.Migration.OnDeleted = delta.Close
-	a, b := s.ticket("a", "of a"), s.ticket("b", "of b")
-	full(t, s.World)
-	s.Wait(time.Hour)
-	s.Source.Join(ticket(a), ticket(b))
-	s.Source.Remove(ticket(b))
-	s.delta()
-	if rep := s.delta(); rep.Counts.Failed > 0 || s.due() > 0 {
-		t.Errorf("%+v, %d due", rep.Counts, s.due())
+	for _, young := range []bool{true, false} {
+		s := newStage(t)
+		s.Source.Purges = true
+		s.Migration.OnDeleted = delta.Close
+		a, b := s.ticket("a", "of a"), ""
+		if !young {
+			b = s.ticket("b", "of b")
+		}
+		full(t, s.World)
+		s.Wait(time.Hour)
+		if young {
+			b = s.ticket("b", "of b")
+		}
+		s.Source.Join(ticket(a), ticket(b))
+		s.Source.Remove(ticket(b))
+		s.delta()
+		if rep := s.delta(); rep.Counts.Failed > 0 || s.due() > 0 {
+			t.Errorf("young=%v: %+v, %d due", young, rep.Counts, s.due())
+		}
+		s.field(a, desk.Status, "[resolved]")
+		if young {
+			s.absent(b)
+		} else {
+			s.field(b, desk.Status, "[resolved]")
+		}
+		s.Source.Restore(ticket(b))
+		s.delta()
+		s.thread(b, "of a", "of b")
 	}
-	s.field(a, desk.Status, "[resolved]")
-	s.field(b, desk.Status, "[resolved]")
 }

@@ -86,6 +86,17 @@ func (e *Engine) noteSeen(ctx context.Context, w *work) error {
 	return e.saveRow(ctx, w)
 }
 
+// noteDeleted keeps that the source has said that a ticket is deleted which it does not show any more, also of one that nobody has
+// brought over: one that was merged into it before is not shown either, and nothing else tells what became of that.
+func (e *Engine) noteDeleted(ctx context.Context, w *work) error {
+	if w.run.Dry || w.ref.Kind != desk.Ticket || w.row.Gone == desk.Deleted {
+		return e.noteSeen(ctx, w)
+	}
+	w.row.Gone = desk.Deleted
+	w.row.saw(w)
+	return e.saveRow(ctx, w)
+}
+
 // sawMerged keeps that ref was seen as part of w's record: a reading that is older and shows it on its own is behind.
 func (r *ledgerRow) sawMerged(w *work, ref desk.Ref) {
 	seen := desk.Stamp{At: w.rec.Stamp.At} // numbers need not go on from one record to another
