@@ -3,6 +3,7 @@ package delta
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/deltadesk/deltadesk/shared/desk"
 )
@@ -67,6 +68,19 @@ func (e *Engine) notShown(ctx context.Context, w *work, cause error) (rec desk.R
 // nobody has brought it over, so that the deletion has left no trace.
 func (e *Engine) silent(w *work) bool {
 	return !e.SourceSide.SeesDeletes || w.row.Target == "" && w.row.Claim == nil
+}
+
+// everywhere tells whether what was listed can be read by now, whichever replica answers: it was listed before the message was sent.
+func (e *Engine) everywhere(w *work) error {
+	lag := e.SourceSide.ListLag
+	if lag == 0 {
+		return nil
+	}
+	sent := time.UnixMilli(w.m.Sent)
+	if until := sent.Add(lag + e.Skew); e.Now().Before(until) {
+		return busyError{since: sent, until: until}
+	}
+	return nil
 }
 
 // saw keeps the stamp of the reading that is carried out.

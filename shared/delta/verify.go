@@ -34,12 +34,17 @@ func (e *Engine) verifyOne(ctx context.Context, w *work) error {
 		return err
 	}
 	rec, err := e.Source.Read(ctx, w.ref)
-	switch {
+	switch w.rec = rec; {
 	case errors.Is(err, desk.ErrNotFound):
+		if err := e.everywhere(w); err != nil {
+			return err
+		}
 		w.finish(OutExcluded, "not in the source any more")
 		return nil
 	case err != nil:
 		return fmt.Errorf("read %s: %w", w.ref, err)
+	case w.older(rec), e.behind(w): // a replica's answer of before is no difference
+		return fmt.Errorf("read %s: %w", w.ref, errNotYet)
 	case rec.Ref != w.ref:
 		w.finish(OutExcluded, "merged in the source; verified with the record that lives on")
 		return nil
@@ -47,7 +52,6 @@ func (e *Engine) verifyOne(ctx context.Context, w *work) error {
 		w.finish(OutExcluded, string(rec.Event)+" in the source")
 		return nil
 	}
-	w.rec = rec
 	if ok, why := w.run.Filter.Holds(rec); !ok {
 		w.finish(OutExcluded, why)
 		return nil
