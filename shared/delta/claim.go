@@ -27,7 +27,7 @@ func (e *Engine) claim(ctx context.Context, w *work, intent map[desk.Field]base)
 	row.Claim = &claim{
 		By: e.NewID(), Session: e.Session, At: now, Create: row.Target == "", Intent: intent, Adds: w.doubtful(), Puts: w.puts, Answered: w.answered(),
 		Revised: w.revising, Words: w.words, Turns: w.turns, Delete: w.deleting, Undo: w.run.Undoes, Brings: w.brings, Lock: w.lock,
-		Until: now.Add(e.Timeout + e.TargetSide.Settle + e.TargetSide.FindLag + e.Skew),
+		Until: now.Add(e.Timeout + e.TargetSide.Settle + e.shows() + e.Skew),
 	}
 	if err := e.keepEntries(ctx, w, &row); err != nil { // what was told of the claim that this one takes the place of
 		return err
@@ -142,8 +142,11 @@ func (e *Engine) release(ctx context.Context, w *work, cause error) error {
 // doubt leaves the claim standing after an error that leaves open whether a write took effect (model: AnswerLost). It is all
 // that tells the next one to look first.
 func (e *Engine) doubt(ctx context.Context, w *work, cause error) error {
-	return e.unclaim(ctx, w, cause, e.Now().Add(e.TargetSide.Settle+e.TargetSide.FindLag+e.Skew))
+	return e.unclaim(ctx, w, cause, e.Now().Add(e.TargetSide.Settle+e.shows()+e.Skew))
 }
+
+// shows is how long what a write did may stay invisible to whoever looks for it in the target.
+func (e *Engine) shows() time.Duration { return max(e.TargetSide.FindLag, e.TargetSide.ListLag) }
 
 // unseen leaves the claim standing, free for the next one, where a write succeeded and could not be read back: what the claim
 // intends is all that tells our own values from those of the target's people.

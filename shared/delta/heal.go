@@ -231,11 +231,12 @@ func (e *Engine) differs(ctx context.Context, w *work, reason string, hand bool,
 	return nil
 }
 
-// settled tells whether a reading of the target shows everything that we wrote: a desk may show it late.
+// settled tells whether a reading of the target shows everything that we wrote: a desk may show it late, and whoever wrote it may have
+// gone by another clock.
 func (e *Engine) settled(row ledgerRow) error {
 	if n := len(row.Trail); n > 0 && e.TargetSide.ListLag > 0 {
 		last := row.Trail[n-1].At
-		if until := last.Add(e.TargetSide.ListLag); e.Now().Before(until) {
+		if until := last.Add(e.TargetSide.ListLag + e.Skew); e.Now().Before(until) {
 			return busyError{since: last, until: until}
 		}
 	}

@@ -470,7 +470,7 @@ func (e *Engine) free(row ledgerRow) error {
 		if dead.Before(c.At) {
 			dead = c.At
 		}
-		if u := dead.Add(e.TargetSide.Settle + e.TargetSide.FindLag); u.Before(until) {
+		if u := dead.Add(e.TargetSide.Settle + e.shows()); u.Before(until) {
 			until = u
 		}
 	}

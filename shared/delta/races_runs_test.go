@@ -1,6 +1,7 @@
 package delta_test
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -928,6 +929,120 @@ func TestRaceRehearsalOfTargetSide(t *testing.T) {
 			t.Errorf("%s: the rehearsal says %+v, and it comes to %+v", tc.name, said, came)
 		}
 	}
+}
+
+// behind is a target that shows some records by itself: a desk of which every reading may be of a while ago.
+type behind struct {
+	desk.Target
+	read func(desk.Ref) *desk.Record
+}
+
+func (b *behind) Read(ctx context.Context, ref desk.Ref) (desk.Record, error) {
+	if rec := b.read(ref); rec != nil {
+		return *rec, nil
+	}
+	return b.Target.Read(ctx, ref)
+}
+
+// shows makes a target that shows a ticket for some time as it is now.
+func (s *stage) shows(id string, d time.Duration) desk.Target {
+	s.t.Helper()
+	t, ref := s.Target.AsTarget(), s.there(id)
+	now, err := t.Read(ctx, ref)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	until := s.Clock().Add(d)
+	return &behind{Target: t, read: func(r desk.Ref) *desk.Record {
+		if r != ref || s.Clock().After(until) {
+			return nil
+		}
+		rec := now
+		rec.Lock = "" // which would keep us from the worst
+		return &rec
+	}}
+}
+
+// A target that shows late what was made there, by a process whose clock is behind: for the other one it is not gone.
+func TestRaceShownLateByAnotherClock(t *testing.T) {
+	s := newStage(t)
+	s.Target.ListLag = 6 * time.Minute
+	s.Migration.OnTargetGone = delta.RecreateGone
+	_, late := clocked(t, s.World, -10*time.Minute)
+	_, inTime := clocked(t, s.World, 0)
+	must := func(r delta.Run, err error) {
+		t.Helper()
+		if err != nil || r.Status != delta.Verified {
+			t.Fatal(r.Status, err)
+		}
+	}
+	must(inTime(delta.Request{Kind: delta.Full, Scope: "all"}))
+	must(inTime(delta.Request{Kind: delta.Full, Scope: "support"}))
+	s.Wait(time.Hour)
+	id := s.ticket("one", "hello")
+	must(late(mainDelta))
+	shown := s.Clock().Add(5 * time.Minute)
+	s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"two"}})
+	s.Target.Fail = func(op string, ref desk.Ref) error {
+		if op == "read" && ref.Kind == desk.Ticket && s.Clock().Before(shown) {
+			return &desk.Error{Op: op, Class: desk.ErrNotFound}
+		}
+		return nil
+	}
+	must(inTime(delta.Request{Kind: delta.Delta, Window: "support"}))
+	s.field(id, desk.Subject, "[two]")
+	s.thread(id, "hello")
+}
+
+// A target that shows late what we wrote shows what a ticket said before: that is not what its people made of it.
+func TestRaceShownAsBefore(t *testing.T) {
+	s := newStage(t)
+	s.Target.ListLag = 10 * time.Minute
+	id := s.ticket("one", "hello")
+	full(t, s.World)
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "support"})
+	s.Wait(time.Hour)
+	before := s.shows(id, 9*time.Minute)
+	s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"two"}})
+	run(t, s.World, mainDelta)
+	s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"three"}})
+	if _, err := own(t, s.World, s.Source.AsSource(), before)(delta.Request{Kind: delta.Delta, Window: "support"}); err != nil {
+		t.Fatal(err)
+	}
+	s.field(id, desk.Subject, "[three]")
+	s.nothingHeld()
+}
+
+// Nor does it show at once what a write did whose answer was lost: nothing is added twice.
+func TestRaceShownLateAfterLostAnswer(t *testing.T) {
+	s := newStage(t)
+	s.Target.ListLag = 10 * time.Minute
+	id := s.ticket("one", "hello")
+	full(t, s.World)
+	s.Wait(time.Hour)
+	before := s.shows(id, 9*time.Minute)
+	s.say(id, "more")
+	lose(t, s.Target, "apply", nil)
+	if _, err := own(t, s.World, s.Source.AsSource(), before)(mainDelta); err != nil {
+		t.Fatal(err)
+	}
+	s.thread(id, "hello", "more")
+}
+
+// An undo takes back what such a target does not show yet.
+func TestRaceShownLateToUndo(t *testing.T) {
+	s := newStage(t)
+	s.Target.ListLag = 10 * time.Minute
+	id := s.ticket("one", "hello")
+	full(t, s.World)
+	s.Wait(time.Hour)
+	before := s.shows(id, 9*time.Minute)
+	s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"two"}})
+	r := run(t, s.World, mainDelta)
+	if _, err := own(t, s.World, s.Source.AsSource(), before)(undo(r.ID)); err != nil {
+		t.Fatal(err)
+	}
+	s.field(id, desk.Subject, "[one]")
 }
 
 // The ledger is of an earlier day than a ticket that was deleted and made again since, in a desk that nobody can search: whatever the

@@ -122,7 +122,7 @@ func (e *Engine) undoOne(ctx context.Context, w *work) error {
 	if w.concluded() {
 		return nil
 	}
-	if err := e.free(w.row); err != nil {
+	if err := errors.Join(e.free(w.row), e.settled(w.row)); err != nil { // what a desk does not show yet is neither gone nor set back
 		return err
 	}
 	var kept imageRow

@@ -23,6 +23,11 @@ func (e *Engine) carryOut(ctx, intake context.Context, w *work) error {
 			return err
 		}
 	}
+	if w.row.Target != "" {
+		if err := e.settled(w.row); err != nil { // what a desk does not show yet is not people's work
+			return err
+		}
+	}
 	w.held = Held{Ref: w.ref, Run: w.run.ID, Scope: w.run.Scope}
 	w.takeOver()
 	if w.run.Dry {
