@@ -2,6 +2,7 @@ package delta
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 )
@@ -97,6 +98,28 @@ func (e *Engine) putOff(ctx context.Context, w *work) error {
 	}
 	for _, scope := range scopes {
 		if err := e.makeDue(ctx, scope, dueRow{Listed: w.it.Listed, Why: "mode", Run: w.run.ID, Mode: w.later, Heal: w.it.Heal}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// caughtUp forgets what putOff has made due in other scopes as well, where no window would ever take it up: this run has. A change that
+// was put off after this one stays due in both.
+func (e *Engine) caughtUp(ctx context.Context, w *work) error {
+	if w.it.Due != "mode" {
+		return nil
+	}
+	for _, scope := range slices.Sorted(maps.Keys(e.mig.Scopes)) {
+		var d dueRow
+		version, err := e.get(ctx, e.dueKey(scope, w.it.Ref), &d)
+		if err != nil {
+			return err
+		}
+		if version == 0 || scope == w.run.Scope || d.Why != "mode" || e.mig.hasDeltas(scope, d.Mode) || d.Heal && !w.it.Heal || w.it.Stamp.Before(d.Listed.Stamp) {
+			continue
+		}
+		if err := e.rows.Delete(ctx, e.dueKey(scope, w.it.Ref), version); err != nil && !errors.Is(err, ErrStale) {
 			return err
 		}
 	}

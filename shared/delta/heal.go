@@ -199,7 +199,7 @@ func (e *Engine) healLater(ctx context.Context, w *work) error {
 		if d.Why == "" {
 			*d = dueRow{Listed: w.it.Listed, Why: "verify", Run: w.run.ID}
 		}
-		d.Heal = true
+		d.Heal, d.Mode = true, "" // whatever the mode: a run that may not carry it out hands it on
 		return nil
 	})
 	return err

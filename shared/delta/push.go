@@ -728,6 +728,9 @@ func (e *Engine) conclude(ctx context.Context, w *work) error {
 			return e.putOff(ctx, w)
 		}
 		if w.it.Due != "" {
+			if err := e.caughtUp(ctx, w); err != nil {
+				return err
+			}
 			if err := e.rows.Delete(ctx, e.dueKey(w.run.Scope, w.it.Ref), w.it.DueVersion); err != nil && !errors.Is(err, ErrStale) {
 				return err
 			}

@@ -828,6 +828,54 @@ func TestRaceLeftToAnotherScope(t *testing.T) {
 	s.field(x, desk.LinkRefersTo, "[ticket/"+y+"]")
 }
 
+// And then it is due no more where no window would ever take it up: a census there does not rely on that, and finds what is really missed.
+func TestRaceCaughtUpInAnotherScope(t *testing.T) {
+	s := newStage(t)
+	s.Migration.Windows["main"] = delta.Window{Scope: "all", Mode: delta.CreateOnly}
+	id := s.ticket("one", "hello")
+	full(t, s.World)
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "support"})
+	s.Wait(time.Hour)
+	s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"two"}})
+	s.delta()
+	if s.due() != 1 {
+		t.Error("nothing is due that the mode left out")
+	}
+	run(t, s.World, delta.Request{Kind: delta.Delta, Window: "support"})
+	s.field(id, desk.Subject, "[two]")
+	if n := s.due(); n != 0 {
+		t.Errorf("%d due, which was carried out", n)
+	}
+	s.Wait(time.Hour)
+	s.Source.Unseen(func() { s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"three"}}) })
+	missed, _ := s.census(delta.Request{Kind: delta.Census, Scope: "all"})
+	same(t, "missed", []string{id}, missed)
+	s.delta()
+	run(t, s.World, delta.Request{Kind: delta.Delta, Window: "support"})
+	s.field(id, desk.Subject, "[three]")
+}
+
+// What is to be healed is handed on like that as well, also where it is due already because a mode left it out.
+func TestRaceHealInAnotherScope(t *testing.T) {
+	s := newStage(t)
+	s.Migration.Windows["main"] = delta.Window{Scope: "all", Mode: delta.CreateOnly}
+	id := s.ticket("one", "hello")
+	full(t, s.World)
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "support"})
+	s.Wait(time.Hour)
+	s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"two"}})
+	s.delta()
+	s.Target.Damage(s.there(id).ID, deltatest.Body)
+	run(t, s.World, delta.Request{Kind: delta.Verify, Scope: "all", Heal: true})
+	s.delta()
+	run(t, s.World, delta.Request{Kind: delta.Delta, Window: "support"})
+	s.thread(id, "hello")
+	s.verified(0)
+	if n := s.due(); n != 0 {
+		t.Errorf("%d due, which was healed", n)
+	}
+}
+
 // A ticket that is about to be made again in a window that only updates, cut off just then.
 func TestRaceOpenCreateInUpdateMode(t *testing.T) {
 	for n := 1; n < 60; n++ {
