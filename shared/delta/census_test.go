@@ -1,6 +1,7 @@
 package delta_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -222,6 +223,49 @@ func TestCensusCriesNoWolf(t *testing.T) {
 	s.census(census)
 	if again := s.Source.Calls["read"] - before; again > 0 {
 		t.Errorf("a census over what has not moved reads %d records, the one before %d; want none", again, first)
+	}
+}
+
+// lagging is a source whose feed tells of changes late: its mark is of a while ago.
+type lagging struct {
+	desk.Source
+	mark  func() bool
+	older desk.Cursor
+}
+
+func (l *lagging) Mark(ctx context.Context) (desk.Cursor, error) {
+	if l.mark() {
+		return l.older, nil
+	}
+	return l.Source.Mark(ctx)
+}
+
+// The feed of a source is behind its listing, and a census is begun by a process whose clock is behind, and carried on by another one:
+// that one waits for the feed all the same.
+func TestCensusOfTwoClocks(t *testing.T) {
+	s := newStage(t)
+	s.Source.ListLag = 5 * time.Minute
+	id := s.ticket("one", "hello")
+	s.full()
+	s.Wait(time.Hour)
+	older, err := s.Source.AsSource().Mark(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	until := s.Clock().Add(4 * time.Minute)
+	src := &lagging{Source: s.Source.AsSource(), older: older, mark: func() bool { return s.Clock().Before(until) }}
+	s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"two"}})
+	late, _ := clocked(t, s.World, src, -10*time.Minute)
+	r, _, err := late.Start(ctx, census)
+	if err == nil {
+		_, err = late.Step(ctx, r.ID)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, inTime := clocked(t, s.World, src, 0)
+	if r, err = inTime(census); err != nil || r.Status != delta.Verified {
+		t.Errorf("ended %s (%s), %v", r.Status, r.Why, err)
 	}
 }
 

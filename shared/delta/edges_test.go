@@ -483,11 +483,11 @@ func own(t *testing.T, w *deltatest.World, src desk.Source, tgt desk.Target) fun
 }
 
 // clocked is a process among others that goes by a clock of its own.
-func clocked(t *testing.T, w *deltatest.World, off time.Duration) (*delta.Engine, func(delta.Request) (delta.Run, error)) {
+func clocked(t *testing.T, w *deltatest.World, src desk.Source, off time.Duration) (*delta.Engine, func(delta.Request) (delta.Run, error)) {
 	t.Helper()
 	engines++
 	q, n, pre := &sliceQueue{}, 0, engines
-	e, err := delta.New(delta.Config{Migration: w.Migration, SourceID: "old", TargetID: "new", Source: w.Source.AsSource(), Target: w.Target.AsTarget(),
+	e, err := delta.New(delta.Config{Migration: w.Migration, SourceID: "old", TargetID: "new", Source: src, Target: w.Target.AsTarget(),
 		SourceSide: w.Source.Traits(), TargetSide: w.Target.Traits(), Rows: w.Store.Rows(), Objects: w.Store.Objects(), Queue: q,
 		Now: func() time.Time { return w.Clock().Add(off) }, NewID: func() string { n++; return fmt.Sprintf("9%05d%020d", pre, n) }})
 	if err != nil {

@@ -1016,8 +1016,8 @@ func TestRaceShownLateByAnotherClock(t *testing.T) {
 	s := newStage(t)
 	s.Target.ListLag = 6 * time.Minute
 	s.Migration.OnTargetGone = delta.RecreateGone
-	_, late := clocked(t, s.World, -10*time.Minute)
-	_, inTime := clocked(t, s.World, 0)
+	_, late := clocked(t, s.World, s.Source.AsSource(), -10*time.Minute)
+	_, inTime := clocked(t, s.World, s.Source.AsSource(), 0)
 	must := func(r delta.Run, err error) {
 		t.Helper()
 		if err != nil || r.Status != delta.Verified {

@@ -66,8 +66,8 @@ func (e *Engine) survey(ctx context.Context, run *Run, pages []pageRow, budget i
 		case stageList:
 			row, err = e.surveyList(ctx, run, len(pages), at, &budget)
 		case stageFeed:
-			if len(at.until) == 0 && e.Now().Before(pages[len(pages)-1].Survey.At.Add(e.SourceSide.ListLag)) {
-				return pages, nil
+			if listed := pages[len(pages)-1].Survey.At; len(at.until) == 0 && e.SourceSide.ListLag > 0 && e.Now().Before(listed.Add(e.SourceSide.ListLag+e.Skew)) {
+				return pages, nil // by whichever clock it was listed
 			}
 			row, err = e.surveyFeed(ctx, run, len(pages), at, &budget)
 		case stagePlan:
