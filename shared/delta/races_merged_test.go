@@ -1062,45 +1062,64 @@ func TestRaceLinkThroughMerges(t *testing.T) {
 	s.field(owner, desk.LinkRefersTo, "[ticket/"+last+"]")
 }
 
-// A replica shows a ticket on its own again, just while its merge is being carried over.
+// A replica shows a ticket on its own again, just while its merge is being carried over; for the first time, or after one that the target
+// refused and the source took back.
 func TestRaceReplicaWhileMerging(t *testing.T) {
-	s := newStage(t)
-	s.Target.NoMarkers = true
-	s.Source.ListLag = time.Minute
-	a, b := s.ticket("a", "of a"), s.ticket("b", "of b")
-	full(t, s.World)
-	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "support"})
-	s.Wait(time.Hour)
-	s.say(a, "more")
-	s.Wait(2 * time.Second)
-	s.Source.Join(ticket(a), ticket(b))
-	ta := s.there(a)
-	once := false
-	s.Target.Fail = func(op string, ref desk.Ref) error {
-		if op != "read" || ref != ta || once {
+	for _, again := range []bool{false, true} {
+		s := newStage(t)
+		s.Target.NoMarkers = true
+		s.Source.ListLag = time.Minute
+		a, b := s.ticket("a", "of a"), s.ticket("b", "of b")
+		full(t, s.World)
+		run(t, s.World, delta.Request{Kind: delta.Full, Scope: "support"})
+		ta := s.there(a)
+		if again {
+			s.Wait(time.Hour)
+			s.Source.Join(ticket(a), ticket(b))
+			s.Target.Fail = func(op string, ref desk.Ref) error {
+				if op == "read" && ref == ta {
+					return &desk.Error{Op: op, Class: desk.ErrRejected}
+				}
+				return nil
+			}
+			s.delta()
+			run(t, s.World, delta.Request{Kind: delta.Delta, Window: "support"})
+			s.Target.Fail = nil
+			s.Source.Part(ticket(a))
+			s.delta()
+			run(t, s.World, delta.Request{Kind: delta.Delta, Window: "support"})
+		}
+		s.Wait(time.Hour)
+		s.say(a, "more")
+		s.Wait(2 * time.Second)
+		s.Source.Join(ticket(a), ticket(b))
+		once := false
+		s.Target.Fail = func(op string, ref desk.Ref) error {
+			if op != "read" || ref != ta || once {
+				return nil
+			}
+			once = true
+			s.Source.Stale = 1
+			e := s.Engine()
+			r, _, err := e.Start(ctx, delta.Request{Kind: delta.Delta, Window: "support"})
+			if err == nil {
+				_, err = e.Step(ctx, r.ID)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			e.Work(ctx, ctx, []delta.Message{{Migration: "acme", Run: r.ID, Page: 0, Seq: 0, Sent: s.Clock().UnixMilli()}})
+			if s.Source.Stale != 0 {
+				t.Error("nobody asked the replica")
+			}
 			return nil
 		}
-		once = true
-		s.Source.Stale = 1
-		e := s.Engine()
-		r, _, err := e.Start(ctx, delta.Request{Kind: delta.Delta, Window: "support"})
-		if err == nil {
-			_, err = e.Step(ctx, r.ID)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		e.Work(ctx, ctx, []delta.Message{{Migration: "acme", Run: r.ID, Page: 0, Seq: 0, Sent: s.Clock().UnixMilli()}})
-		if s.Source.Stale != 0 {
-			t.Error("nobody asked the replica")
-		}
-		return nil
+		run(t, s.World, mainDelta)
+		s.Target.Fail = nil
+		s.Source.Stale = 0
+		s.delta()
+		s.thread(b, "of a", "of b", "more")
 	}
-	run(t, s.World, mainDelta)
-	s.Target.Fail = nil
-	s.Source.Stale = 0
-	s.delta()
-	s.thread(b, "of a", "of b", "more")
 }
 
 // The ledger is of an earlier day than a ticket that the source has merged since.
