@@ -308,7 +308,7 @@ func TestDeleteLeavesNothing(t *testing.T) {
 	}
 	// A file that is no longer needed after a revision goes, too.
 	e := simple("2").Entries[0]
-	if err := tg.Revise(t.Context(), ticketRef("2"), e); err != nil {
+	if err := tg.Revise(t.Context(), ticketRef("2"), e, ""); err != nil {
 		t.Fatal(err)
 	}
 	if onDisk("own bytes of 2") || onDisk("shared bytes") {
@@ -371,11 +371,11 @@ func TestReviseOnlyOurs(t *testing.T) {
 	r.Entries = append(r.Entries, desk.Entry{ID: "people's", Body: "theirs"})
 	r.Entries[0].Files = []desk.File{{ID: "f", Size: -1, Open: text("x")}}
 	create(t, tg, r)
-	if err := tg.Revise(t.Context(), ticketRef("1"), desk.Entry{ID: "people's", Body: "mine"}); !errors.Is(err, desk.ErrRejected) {
+	if err := tg.Revise(t.Context(), ticketRef("1"), desk.Entry{ID: "people's", Body: "mine"}, ""); !errors.Is(err, desk.ErrRejected) {
 		t.Errorf("got %v", err)
 	}
 	e := desk.Entry{ID: "e1", Body: "new", Files: []desk.File{{ID: "f", Name: "kept"}}}
-	if err := tg.Revise(t.Context(), ticketRef("1"), e); err != nil {
+	if err := tg.Revise(t.Context(), ticketRef("1"), e, ""); err != nil {
 		t.Fatal(err)
 	}
 	got, err := tg.Read(t.Context(), ticketRef("1"))
@@ -692,7 +692,7 @@ func TestReadOnly(t *testing.T) {
 	_, applyErr := tg.Apply(t.Context(), ticketRef("1"), desk.Change{Fields: desk.Fields{desk.Subject: {"x"}}})
 	for _, err := range []error{
 		createErr, applyErr, tg.Delete(t.Context(), ticketRef("1"), ""), tg.Merge(t.Context(), ticketRef("1"), ticketRef("2")),
-		tg.Revise(t.Context(), ticketRef("1"), desk.Entry{ID: "e1"}), tg.Check(t.Context()),
+		tg.Revise(t.Context(), ticketRef("1"), desk.Entry{ID: "e1"}, ""), tg.Check(t.Context()),
 	} {
 		if !errors.Is(err, desk.ErrUnauthorized) {
 			t.Errorf("got %v", err)

@@ -420,7 +420,7 @@ func cameAcross(have []desk.Entry, e desk.Entry) bool {
 }
 
 // Revise implements desk.Reviser. A file without Open must be one that the entry has.
-func (t *target) Revise(ctx context.Context, ticket desk.Ref, e desk.Entry) error {
+func (t *target) Revise(ctx context.Context, ticket desk.Ref, e desk.Entry, lock string) error {
 	op := fmt.Sprintf("revise entry %s of %s", e.ID, ticket)
 	if err := t.writable(ctx, op); err != nil {
 		return err
@@ -448,6 +448,9 @@ func (t *target) Revise(ctx context.Context, ticket desk.Ref, e desk.Entry) erro
 			return err
 		}
 		i, err := ours(op, &st, e.ID)
+		if err == nil {
+			err = movable(op, &st, lock)
+		}
 		if err != nil {
 			return err
 		}

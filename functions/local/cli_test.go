@@ -651,7 +651,7 @@ func TestHeldTable(t *testing.T) {
 		}
 		e := r.Entries[0]
 		e.Body = body
-		if err := d.(desk.Reviser).Revise(t.Context(), r.Ref, e); err != nil {
+		if err := d.(desk.Reviser).Revise(t.Context(), r.Ref, e, r.Lock); err != nil {
 			t.Fatal(err)
 		}
 	}

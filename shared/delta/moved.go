@@ -249,7 +249,7 @@ func (e *Engine) empty(ctx context.Context, w *work, entry string, o anotherCopy
 	if err := e.before(ctx, w, im); err != nil {
 		return done, err
 	}
-	err = e.Target.(desk.Reviser).Revise(ctx, now.Ref, *en)
+	err = e.Target.(desk.Reviser).Revise(ctx, now.Ref, *en, now.Lock)
 	if errors.Is(err, desk.ErrNotFound) {
 		err = nil
 	}

@@ -107,6 +107,29 @@ func TestRaceEditWhileRevising(t *testing.T) {
 	s.held("subject changed on both sides")
 }
 
+// People edit entries in the very moment in which they are revised, the first one or one that comes after it: what they wrote stays, and
+// somebody is asked.
+func TestRaceEditOfRevised(t *testing.T) {
+	for n := range 2 {
+		s := newStage(t)
+		id := s.ticket("one", "first", "second")
+		full(t, s.World)
+		s.Wait(time.Hour)
+		for i := range 2 {
+			s.Source.Revise(id, i, func(en *desk.Entry) { en.Body += ", by the source" })
+		}
+		at(s.Target, "revise", n+1, func() error {
+			s.Target.Revise(s.there(id).ID, n, func(en *desk.Entry) { en.Body += ", by an agent" })
+			return nil
+		})
+		s.delta()
+		want := []string{"first, by the source", "second, by the source"}
+		want[n] = []string{"first, by an agent", "second, by an agent"}[n]
+		s.thread(id, want...)
+		s.held("changed in the source, and people changed entry")
+	}
+}
+
 // People edit a field between two calls of one write: the first call has moved the lock.
 func TestRaceEditBetweenCalls(t *testing.T) {
 	for _, tells := range []bool{false, true} {

@@ -307,7 +307,7 @@ func (e *Engine) thread(ctx, intake context.Context, w *work, now desk.Record) (
 		}
 		todo = append(todo, c)
 	}
-	if err := e.revise(ctx, intake, w, todo); err != nil || len(w.again) == 0 {
+	if err := e.revise(ctx, intake, w, now, todo); err != nil || len(w.again) == 0 {
 		return add, err
 	}
 	add = nil // in the order of the thread
@@ -322,8 +322,9 @@ func (e *Engine) thread(ctx, intake context.Context, w *work, now desk.Record) (
 // revise judges copied entries and carries out what is to be written. The claim says first which entries it is about, so that
 // whoever takes it over can tell our half-done work from that of the target's people. Copies in other tickets come before the
 // entry itself: once that one says what the source says, nothing asks for them any more.
-func (e *Engine) revise(ctx, intake context.Context, w *work, todo []copied) error {
+func (e *Engine) revise(ctx, intake context.Context, w *work, now desk.Record, todo []copied) error {
 	var fates []fate
+	var of []copied
 	var ids, words, turns []string
 	revised := map[string]bool{}
 	im := image{Ref: w.ref, Target: w.row.Target, Tag: w.row.Tag}
@@ -364,7 +365,7 @@ func (e *Engine) revise(ctx, intake context.Context, w *work, todo []copied) err
 			w.again[c.id] = true
 			continue
 		case f.write != nil:
-			fates, ids = append(fates, f), append(ids, c.id)
+			fates, of, ids = append(fates, f), append(of, c), append(ids, c.id)
 			if revised[c.id] = f.write.Public; f.words {
 				words = append(words, c.id)
 			}
@@ -394,7 +395,13 @@ func (e *Engine) revise(ctx, intake context.Context, w *work, todo []copied) err
 		if intake.Err() != nil && i > 0 {
 			return errLater
 		}
-		if err := e.reviseOne(ctx, w, ids[i], f); err != nil {
+		if i > 0 && now.Lock != "" {
+			var err error
+			if now, err = e.stillSays(ctx, w, of[i]); err != nil {
+				return err
+			}
+		}
+		if err := e.reviseOne(ctx, w, ids[i], f, now.Lock); err != nil {
 			return err
 		}
 		if len(w.fresh) >= inline { // of many what is finished is kept as it grows
@@ -406,7 +413,21 @@ func (e *Engine) revise(ctx, intake context.Context, w *work, todo []copied) err
 	return nil
 }
 
-func (e *Engine) reviseOne(ctx context.Context, w *work, id string, f fate) error {
+// stillSays reads the ticket again before another one of its entries is revised: our own revision has moved the lock, so the desk cannot
+// tell any more whether people have come in between.
+func (e *Engine) stillSays(ctx context.Context, w *work, c copied) (desk.Record, error) {
+	now, err := e.Target.Read(ctx, e.targetRef(w))
+	if err != nil {
+		return now, fmt.Errorf("read target %s of %s: %w", w.row.Target, w.ref, err)
+	}
+	i := slices.IndexFunc(now.Entries, func(en desk.Entry) bool { return c.tgt != nil && en.ID == c.tgt.ID })
+	if now.Ref.ID != w.row.Target || i >= 0 && shownDigest(now.Entries[i]) != shownDigest(*c.tgt) {
+		return now, &desk.Error{Op: "revise entry " + c.id + " of " + w.ref.String(), Class: desk.ErrConflict, Said: "people came in between two revisions"}
+	}
+	return now, nil // one that people took out meanwhile the desk does not find
+}
+
+func (e *Engine) reviseOne(ctx context.Context, w *work, id string, f fate, lock string) error {
 	en := *f.write
 	en.Marker = e.marker(id)
 	if f.words {
@@ -426,7 +447,7 @@ func (e *Engine) reviseOne(ctx context.Context, w *work, id string, f fate) erro
 		}
 	}
 	w.unanswered = true // until the desk has answered
-	err := e.Target.(desk.Reviser).Revise(ctx, e.targetRef(w), en)
+	err := e.Target.(desk.Reviser).Revise(ctx, e.targetRef(w), en, lock)
 	if errors.Is(err, desk.ErrNotFound) { // people took it out; or the ticket is no more, as the next reading tells
 		w.unanswered, w.revised = false, true
 		f.row.Left, f.row.Shown = f.row.Digest != taken, ""

@@ -99,9 +99,10 @@ type (
 	// Reviser changes an entry that the migration wrote earlier: its subject, body, headers, files and visibility become those
 	// of e, whose ID is the target's; when it was written and by whom stays. A file without Open is one that the entry has, by
 	// its id in the target, and keeps; files that e does not name go, in such a way that nobody can read them any more. Doing
-	// it twice is the same as doing it once.
+	// it twice is the same as doing it once. lock is the ticket's Record.Lock as it was read: one that has moved since fails with
+	// ErrConflict, and nothing is changed. Without a lock it is changed whatever people have done meanwhile.
 	Reviser interface {
-		Revise(ctx context.Context, ticket Ref, e Entry) error
+		Revise(ctx context.Context, ticket Ref, e Entry, lock string) error
 	}
 
 	// Addresser tells where a person would look at a record, without asking the desk.

@@ -17,14 +17,14 @@ type target interface {
 
 type (
 	finder  func(context.Context, desk.Ref) ([]string, error)
-	reviser func(context.Context, desk.Ref, desk.Entry) error
+	reviser func(context.Context, desk.Ref, desk.Entry, string) error
 	merger  func(ctx context.Context, from, into desk.Ref) error
 )
 
 func (f finder) Find(ctx context.Context, source desk.Ref) ([]string, error) { return f(ctx, source) }
 
-func (r reviser) Revise(ctx context.Context, ticket desk.Ref, e desk.Entry) error {
-	return r(ctx, ticket, e)
+func (r reviser) Revise(ctx context.Context, ticket desk.Ref, e desk.Entry, lock string) error {
+	return r(ctx, ticket, e, lock)
 }
 
 func (m merger) Merge(ctx context.Context, from, into desk.Ref) error { return m(ctx, from, into) }

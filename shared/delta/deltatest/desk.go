@@ -741,17 +741,17 @@ func (t *targetSide) remove(ctx context.Context, ref desk.Ref, lock string) erro
 	return nil
 }
 
-func (t *targetSide) revise(ctx context.Context, ticket desk.Ref, e desk.Entry) error {
+func (t *targetSide) revise(ctx context.Context, ticket desk.Ref, e desk.Entry, lock string) error {
 	if err := t.d.call("revise", ticket); err != nil {
 		return err
 	}
-	if err := t.rewrite(ctx, ticket, e); err != nil {
+	if err := t.rewrite(ctx, ticket, e, lock); err != nil {
 		return err
 	}
 	return t.d.lose("revise", ticket)
 }
 
-func (t *targetSide) rewrite(ctx context.Context, ticket desk.Ref, e desk.Entry) error {
+func (t *targetSide) rewrite(ctx context.Context, ticket desk.Ref, e desk.Entry, lock string) error {
 	t.d.mu.Lock()
 	defer t.d.mu.Unlock()
 	if err := ctx.Err(); err != nil {
@@ -764,6 +764,9 @@ func (t *targetSide) rewrite(ctx context.Context, ticket desk.Ref, e desk.Entry)
 	}
 	if i < 0 {
 		return &desk.Error{Op: "revise entry " + e.ID, Class: desk.ErrNotFound}
+	}
+	if lock != "" && lock != s.rec.Lock {
+		return &desk.Error{Op: "revise entry " + e.ID, Class: desk.ErrConflict}
 	}
 	have := s.rec.Entries[i]
 	have.Public, have.Subject, have.Body, have.Type, have.Headers, have.Files = e.Public, e.Subject, e.Body, e.Type, e.Headers, nil

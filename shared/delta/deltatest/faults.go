@@ -77,8 +77,8 @@ func (e *Effects) Target(t desk.Target) desk.Target {
 		find = f.Find
 	}
 	if r, ok := t.(desk.Reviser); ok {
-		revise = func(ctx context.Context, ticket desk.Ref, en desk.Entry) (err error) {
-			e.do("target revise "+ticket.String(), func() { err = r.Revise(ctx, ticket, en) })
+		revise = func(ctx context.Context, ticket desk.Ref, en desk.Entry, lock string) (err error) {
+			e.do("target revise "+ticket.String(), func() { err = r.Revise(ctx, ticket, en, lock) })
 			return err
 		}
 	}

@@ -67,6 +67,7 @@ var flaws = map[string][]string{
 	"ignores locks":           {"target/lock"},
 	"stays public":            {"target/revise"},
 	"keeps subjects":          {"target/revise"},
+	"revises what has moved":  {"target/revise"},
 	"keeps files":             {"target/revise"},
 	"hides files":             {"target/revise"},
 	"merge deletes":           {"target/merge"},

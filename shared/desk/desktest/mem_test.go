@@ -688,7 +688,7 @@ func (s *memTarget) Merge(ctx context.Context, from, into desk.Ref) error {
 	return s.do(ctx, "PUT", "merge", func() error { return s.m.merge(from, into) })
 }
 
-func (s *memTarget) Revise(ctx context.Context, ticket desk.Ref, e desk.Entry) error {
+func (s *memTarget) Revise(ctx context.Context, ticket desk.Ref, e desk.Entry, lock string) error {
 	return s.do(ctx, "PUT", "entry", func() error {
 		rec, err := s.m.get(ticket)
 		if err != nil {
@@ -697,6 +697,9 @@ func (s *memTarget) Revise(ctx context.Context, ticket desk.Ref, e desk.Entry) e
 		i := slices.IndexFunc(rec.Entries, func(x desk.Entry) bool { return x.ID == e.ID })
 		if i < 0 {
 			return desk.ErrNotFound
+		}
+		if lock != "" && lock != strconv.FormatInt(rec.Stamp.Seq, 10) && !s.m.has("revises what has moved") {
+			return desk.ErrConflict
 		}
 		have := rec.Entries[i]
 		have.Body, have.Public, have.Headers = e.Body, e.Public || s.m.has("stays public"), e.Headers

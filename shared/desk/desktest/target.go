@@ -877,7 +877,8 @@ func targetLock(t T, e *env) {
 }
 
 // targetRevise: an entry that the migration wrote gets other words, files and visibility, and stays the same entry. Files that
-// are named without content are kept, those that are not named are gone.
+// are named without content are kept, those that are not named are gone. Where tickets have locks, nothing is changed in one that has
+// moved since it was read.
 func targetRevise(t T, e *env) {
 	tg := e.target(t)
 	v, ok := tg.(desk.Reviser)
@@ -898,9 +899,8 @@ func targetRevise(t T, e *env) {
 	}
 	revise := func(what string, sent desk.Entry) {
 		sent.ID, sent.Marker = p.entries[want[1].Marker], want[1].Marker
-		for range 2 { // twice is the same as once
-			e.must(t, "revising: "+what, v.Revise(t.Context(), p.now.Ref, sent))
-		}
+		e.must(t, "revising: "+what, v.Revise(t.Context(), p.now.Ref, sent, p.now.Lock))
+		e.must(t, "revising again: "+what, v.Revise(t.Context(), p.now.Ref, sent, "")) // twice is the same as once
 		eventually(t.Context(), e.tgt.ListLag, func() bool {
 			now, err := tg.Read(t.Context(), p.now.Ref)
 			e.must(t, "reading "+p.now.Ref.String(), err)
@@ -934,8 +934,20 @@ func targetRevise(t T, e *env) {
 	want[1].Body, want[1].Files = "nothing", nil
 	revise("no files", want[1])
 
+	if stale := p.now.Lock; stale != "" {
+		e.apply(t, tg, &p, desk.Change{Entries: []desk.Entry{e.entry(e.customer(t, tg), 2, desk.Entry{Public: true, Body: "the answer"})}})
+		sent = shown()
+		sent.Body = "never"
+		e.wants(t, "revising an entry of a ticket that was answered since it was read", v.Revise(t.Context(), p.now.Ref, sent, stale), desk.ErrConflict)
+		after, err := tg.Read(t.Context(), p.now.Ref)
+		e.must(t, "reading "+p.now.Ref.String()+" after a revision that failed with a conflict", err)
+		if after.Digest() != p.now.Digest() {
+			t.Errorf("a revision that failed with a conflict has changed %s", p.now.Ref)
+		}
+	}
+
 	sent.ID = "999999999"
-	e.wants(t, "revising an entry that is not there", v.Revise(t.Context(), p.now.Ref, sent), desk.ErrNotFound, desk.ErrRejected)
+	e.wants(t, "revising an entry that is not there", v.Revise(t.Context(), p.now.Ref, sent, ""), desk.ErrNotFound, desk.ErrRejected)
 }
 
 // targetMerge: the merged id answers with the ticket that lives on.

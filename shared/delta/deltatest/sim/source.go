@@ -298,7 +298,7 @@ func (s *source) Apply(_ context.Context, ref desk.Ref, _ desk.Change) (desk.Wri
 	return desk.Written{}, s.trap("apply", ref)
 }
 
-func (s *source) Revise(_ context.Context, ticket desk.Ref, _ desk.Entry) error {
+func (s *source) Revise(_ context.Context, ticket desk.Ref, _ desk.Entry, _ string) error {
 	return s.trap("revise", ticket)
 }
 func (s *source) Merge(_ context.Context, from, _ desk.Ref) error { return s.trap("merge", from) }

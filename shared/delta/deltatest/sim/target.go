@@ -320,7 +320,7 @@ func (f finder) Find(ctx context.Context, source desk.Ref) ([]string, error) {
 
 type reviser struct{ t *target }
 
-func (x reviser) Revise(ctx context.Context, ticket desk.Ref, e desk.Entry) error {
+func (x reviser) Revise(ctx context.Context, ticket desk.Ref, e desk.Entry, lock string) error {
 	d := x.t.d
 	sent := e
 	sent.Files = slices.DeleteFunc(slices.Clone(e.Files), func(f desk.File) bool { return f.Open == nil })
@@ -333,6 +333,10 @@ func (x reviser) Revise(ctx context.Context, ticket desk.Ref, e desk.Entry) erro
 		return o.err
 	}
 	var failed error
+	var seen int64 // what whoever revises has read of it
+	if r := d.records[ticket]; r != nil {
+		seen = r.seen[d.w.cur]
+	}
 	effect := func() {
 		r := d.records[ticket]
 		if r == nil || d.survivor(r).now().gone {
@@ -344,6 +348,14 @@ func (x reviser) Revise(ctx context.Context, ticket desk.Ref, e desk.Entry) erro
 		if i < 0 {
 			failed = gone("revise entry "+e.ID+" of", ticket)
 			return
+		}
+		if lock != "" && lock != strconv.FormatInt(r.now().seq, 10) {
+			d.w.occur("desk/lock conflict of a revision")
+			failed = &desk.Error{Op: "revise entry " + e.ID, Class: desk.ErrConflict}
+			return
+		}
+		if d.t.lock && (r.ref != ticket || r.now().seq != seen) {
+			d.w.violate("overwritten", "entry %s of target %s was revised, and the ticket had moved since it was read", e.ID, r.ref.ID)
 		}
 		d.change(r, desk.Changed, "", func(v *version) {
 			y := &v.entries[i]

@@ -237,6 +237,10 @@ func bugs() []bug {
 			[]change{engine("events.go", `d.Delete(ctx, e.targetRef(w), lock)`, `d.Delete(ctx, e.targetRef(w), lock[:0])`)},
 		},
 		{
+			"revises-what-has-moved", 5, "an entry is revised whatever people have done to its ticket since it was read", sorts("overwritten"),
+			[]change{engine("revise.go", `Revise(ctx, e.targetRef(w), en, lock)`, `Revise(ctx, e.targetRef(w), en, lock[:0])`)},
+		},
+		{
 			"undo-removes-people's-work", 5, "an undo removes a ticket on which people have worked since", sorts("overwritten"),
 			[]change{engine("undo.go", `if what := e.worked(w, now, blind); len(what) > 0 {`, `if what := e.worked(w, now, blind); false {`)},
 		},
