@@ -928,6 +928,27 @@ func TestRaceChangedThenDeleted(t *testing.T) {
 	}
 }
 
+// The source goes on changing a ticket that it has deleted and hides: nothing is to be waited for.
+func TestRaceChangedAfterDeleted(t *testing.T) {
+	s := newStage(t)
+	s.Source.Purges = true
+	s.Migration.OnDeleted = delta.Close
+	id := s.ticket("one", "hello")
+	full(t, s.World)
+	s.Wait(time.Hour)
+	s.Source.Remove(ticket(id))
+	s.delta()
+	s.field(id, desk.Status, "[resolved]")
+	s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"by some rule"}})
+	if rep := s.delta(); rep.Counts.Failed > 0 || s.due() > 0 {
+		t.Errorf("%+v, %d due", rep.Counts, s.due())
+	}
+	s.Source.Restore(ticket(id))
+	s.delta()
+	s.field(id, desk.Status, "[open]")
+	s.field(id, desk.Subject, "[by some rule]")
+}
+
 // A ticket is deleted and restored, and one window has carried over that it is back. A replica that the other window asks for the older
 // of the two changes does not show the ticket: that is no deletion any more.
 func TestRaceOldDeletion(t *testing.T) {

@@ -65,9 +65,9 @@ func (e *Engine) notShown(ctx context.Context, w *work, cause error) (rec desk.R
 }
 
 // silent tells whether a source that does not show a record may never say more of it: such a desk says nothing of deletions, or
-// nobody has brought it over, so that the deletion has left no trace.
+// nobody has brought it over, so that the deletion has left no trace, or it has been carried out.
 func (e *Engine) silent(w *work) bool {
-	return !e.SourceSide.SeesDeletes || w.row.Target == "" && w.row.Claim == nil
+	return !e.SourceSide.SeesDeletes || (w.row.Target == "" || w.row.Gone == desk.Deleted) && w.row.Claim == nil
 }
 
 // everywhere tells whether what was listed can be read by now, whichever replica answers: it was listed before the message was sent.
