@@ -35,11 +35,11 @@ func (e *Engine) agreed(run *Run, l followed, it desk.Listed) bool {
 // is open, and the source has had time to show it since it was last carried out, wherever it was read then. Spam that the
 // policies leave alone may still be deleted; other spam was seen to, and a source empties that folder all the time.
 func (e *Engine) missable(run *Run, l ledgerRow) bool {
-	if c := l.Claim; c != nil && l.Into == "" && !l.Held {
+	if c := l.Claim; c != nil && l.Into == "" {
 		return !c.At.Add(e.SourceSide.ListLag).After(run.Started)
 	}
 	out := l.Outside[scopeDigest(run.Filter)]
-	return l.Target != "" && (l.Gone == "" || l.Gone == desk.Spam && e.mig.OnSpam == Ignore) && l.Into == "" && !l.Held && (out.IsZero() || l.Began.After(out)) &&
+	return l.Target != "" && (l.Gone == "" || l.Gone == desk.Spam && e.mig.OnSpam == Ignore) && l.Into == "" && (out.IsZero() || l.Began.After(out)) &&
 		len(l.Trail) > 0 && !l.Trail[len(l.Trail)-1].At.Add(e.SourceSide.ListLag).After(run.Started)
 }
 
@@ -81,6 +81,11 @@ func (e *Engine) censusOne(ctx context.Context, w *work) error {
 		return fmt.Errorf("read %s: %w", w.ref, errNotYet)
 	}
 	w.rec = rec
+	if w.it.Unlisted { // it is there: whatever makes it due brings it over
+		if comes, err := e.comes(ctx, w); err != nil || comes {
+			return err
+		}
+	}
 	if rec.Ref != w.ref {
 		return e.censusMerged(ctx, w)
 	}
@@ -332,7 +337,7 @@ func (e *Engine) absent(ctx context.Context, run Run, pages []pageRow) (stop str
 	if err != nil {
 		return "", fmt.Errorf("read what is due of %d records: %w", len(gone), err)
 	}
-	gone = slices.DeleteFunc(gone, func(r desk.Ref) bool { _, ok := due[e.dueKey(run.Scope, r)]; return ok })
+	gone = slices.DeleteFunc(gone, func(r desk.Ref) bool { d, ok := due[e.dueKey(run.Scope, r)]; return ok && !d.fails() })
 	for _, ref := range gone {
 		if err := e.makeDue(ctx, run.Scope, dueRow{Listed: desk.Listed{Ref: ref, Event: desk.Deleted}, Why: "missed", Run: run.ID}); err != nil {
 			return "", err

@@ -164,6 +164,36 @@ func TestCensus(t *testing.T) {
 	}
 }
 
+// A ticket is deleted behind the feed's back that is due all the time, because something of it is held or has changed before: no delta can
+// read it any more, and each one fails at it. A census knows that it is gone.
+func TestCensusOfDueDeleted(t *testing.T) {
+	for _, held := range []bool{true, false} {
+		s := newStage(t)
+		s.Source.Purges, s.Migration.OnDeleted = true, delta.Close
+		id := s.ticket("one", "hello")
+		s.ticket("two", "hello")
+		s.full()
+		s.Wait(time.Hour)
+		s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"another"}})
+		if held {
+			s.Target.Edit(s.there(id), desk.Fields{desk.Subject: {"an agent's"}})
+			s.delta()
+			s.held("subject")
+		}
+		s.Source.Unseen(func() { s.Source.Remove(ticket(id)) })
+		if rep := s.delta(); rep.Counts.Failed != 1 || s.due() != 1 {
+			t.Errorf("held=%v: %+v, %d due", held, rep.Counts, s.due())
+		}
+		missed, _ := s.census(census)
+		same(t, "missed", []string{id}, missed)
+		if rep := s.delta(); rep.Counts.Failed != 0 || s.due() != 0 {
+			t.Errorf("held=%v: after the census %+v, %d due", held, rep.Counts, s.due())
+		}
+		s.field(id, desk.Status, "[resolved]")
+		s.nothingHeld()
+	}
+}
+
 // What the next delta brings in any case is not called missed: changes since the cutoff, also while the census is on; what is
 // held; what failed; what is outside of the scope.
 func TestCensusCriesNoWolf(t *testing.T) {

@@ -497,6 +497,9 @@ type dueRow struct {
 	Heal bool `json:"heal,omitempty"`
 }
 
+// fails tells whether the last run failed at it.
+func (d dueRow) fails() bool { return d.Why == "failed" }
+
 // waitRow says that Ref has a link to the record of its partition.
 type waitRow struct {
 	Ref   desk.Ref `json:"ref"`

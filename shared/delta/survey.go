@@ -252,7 +252,7 @@ func (e *Engine) surveyLedger(ctx context.Context, run *Run, pages []pageRow, at
 	if err != nil {
 		return row, fmt.Errorf("read what is due of %d records: %w", len(entries), err)
 	}
-	entries = slices.DeleteFunc(entries, func(it planEntry) bool { _, ok := due[e.dueKey(run.Scope, it.Ref)]; return ok })
+	entries = slices.DeleteFunc(entries, func(it planEntry) bool { d, ok := due[e.dueKey(run.Scope, it.Ref)]; return ok && !d.fails() })
 	row.Listed = len(entries)
 	return e.putPage(ctx, run, row, entries)
 }
@@ -339,8 +339,11 @@ func (e *Engine) takes(run *Run, scope string, d dueRow) bool {
 }
 
 // comes tells whether a delta takes the record up in any case, of this scope or, where it is due, of another one, and finishes it then.
+//
+// Of one that neither the listing nor a reading shows, that is not so where runs fail at it, as they may for that very reason.
 func (e *Engine) comes(ctx context.Context, w *work) (bool, error) {
-	comes := w.it.Comes || w.row.Held
+	unseen := w.it.Unlisted && w.rec.Ref.ID == ""
+	comes := w.it.Comes || w.row.Held && !unseen
 	for _, scope := range slices.Sorted(maps.Keys(e.mig.Scopes)) {
 		if comes {
 			break
@@ -350,7 +353,7 @@ func (e *Engine) comes(ctx context.Context, w *work) (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		if comes = v > 0 && e.takes(w.run, scope, d); comes && scope != w.run.Scope && w.run.Kind == Census {
+		if comes = v > 0 && e.takes(w.run, scope, d) && !(unseen && d.fails()); comes && scope != w.run.Scope && w.run.Kind == Census {
 			w.makesDue("missed", "", "") // here as well: whichever delta comes first
 		}
 	}
