@@ -38,7 +38,7 @@ func (e *Engine) fence(ctx context.Context, w *work) error {
 			if err := e.free(*r); err != nil {
 				return err
 			}
-			r.Joining = w.ref.ID // also where it says so already: that may be of a merge that the source took back since
+			r.Joining = w.ref.ID                               // also where it says so already: that may be of a merge that the source took back since
 			r.sawMerged(w, desk.Ref{Kind: w.ref.Kind, ID: id}) // a reading that still shows it on its own is behind from here on
 			return nil
 		}); err != nil {
