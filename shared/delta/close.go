@@ -374,7 +374,7 @@ func (e *Engine) vacate(ctx context.Context, run Run) error {
 			// A run that was stopped and continued may end behind deltas that ran meanwhile: their chains go on where they
 			// are, because a cutoff never moves back. Not so where those went by another meaning of the scope.
 			for name, w := range st.Windows {
-				if same && e.mig.Windows[name].Scope == run.Scope && w.Baseline != "" && w.LastOK.After(run.Started) {
+				if same && e.mig.Windows[name].Scope == run.Scope && w.Baseline != "" && w.LastOK.Add(e.Skew).After(run.Started) { // by whichever clock
 					w.Baseline = run.ID
 					st.Windows[name] = w
 				}

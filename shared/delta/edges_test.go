@@ -847,6 +847,40 @@ func TestEdgeCutoffBack(t *testing.T) {
 	}
 }
 
+// Nor does it where the delta was carried out by a process whose clock is behind.
+func TestEdgeCutoffBackByAnotherClock(t *testing.T) {
+	w := world(t)
+	addTicket(w, "one")
+	late, carryLate := clocked(t, w, w.Source.AsSource(), -10*time.Minute)
+	inTime, carryOn := clocked(t, w, w.Source.AsSource(), 0)
+	must := func(r delta.Run, err error) {
+		t.Helper()
+		if err != nil || r.Status != delta.Verified {
+			t.Fatal(r.Status, err)
+		}
+	}
+	must(carryOn(fullAll))
+	w.Wait(time.Hour)
+	r, _, err := inTime.Start(ctx, delta.Request{Kind: delta.Full, Scope: "all", Restart: true})
+	if err == nil {
+		err = inTime.Cancel(ctx, r.ID, "test")
+	}
+	if err == nil {
+		_, err = inTime.Step(ctx, r.ID)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	addTicket(w, "two")
+	must(carryLate(mainDelta))
+	cut := func() string { o, _ := late.Status(ctx); return o.Windows[0].Cutoff }
+	before := cut()
+	must(carryOn(delta.Request{Kind: delta.Full, Scope: "all", Continue: true}))
+	if after := cut(); after != before {
+		t.Errorf("the cutoff went from %s back to %s", before, after)
+	}
+}
+
 // A limit met while the target is read back after a create, on a target without markers: nothing is open.
 func TestEdgeFalseDoubt(t *testing.T) {
 	w := world(t)
