@@ -292,7 +292,7 @@ func (r *Run) adopted() bool { return !r.Adopted.IsZero() }
 // record has not been carried out since (it was deleted that day, or in no scope).
 func (w *work) ofEarlierDay() bool {
 	return w.run.Adopt || w.forgotten || w.run.adopted() && len(w.row.Trail) > 0 && !slices.ContainsFunc(w.row.Trail, func(t Trace) bool {
-		return t.Outcome != OutFailed && !t.Blind && !t.At.Before(w.run.Adopted)
+		return t.Outcome != OutFailed && !t.Blind && (t.Run == w.run.AdoptedBy || !t.At.Before(w.run.Adopted))
 	})
 }
 

@@ -1032,6 +1032,31 @@ func (s *stage) shows(id string, d time.Duration) desk.Target {
 	}}
 }
 
+// A run that adopts what is in the target is carried out by a process whose clock is behind: what it has seen is of no earlier day.
+func TestRaceAdoptedByAnotherClock(t *testing.T) {
+	s := newStage(t)
+	id := s.ticket("one", "hello")
+	inTime, carryOn := clocked(t, s.World, s.Source.AsSource(), 0)
+	_, carryLate := clocked(t, s.World, s.Source.AsSource(), -10*time.Minute)
+	must := func(r delta.Run, err error) {
+		t.Helper()
+		if err != nil || r.Status != delta.Verified {
+			t.Fatal(r.Status, r.Why, err)
+		}
+	}
+	must(carryOn(fullAll))
+	s.Wait(time.Hour)
+	if _, _, err := inTime.Start(ctx, delta.Request{Kind: delta.Full, Scope: "all", Restart: true, Adopt: true}); err != nil {
+		t.Fatal(err)
+	}
+	must(carryLate(delta.Request{Kind: delta.Full, Scope: "all", Continue: true}))
+	s.Wait(time.Hour)
+	s.Target.Edit(s.there(id), desk.Fields{desk.Subject: {"an agent's"}})
+	s.say(id, "more")
+	must(carryOn(mainDelta)) // nothing is asked
+	s.field(id, desk.Subject, "[an agent's]")
+}
+
 // A target that shows late what was made there, by a process whose clock is behind: for the other one it is not gone.
 func TestRaceShownLateByAnotherClock(t *testing.T) {
 	s := newStage(t)

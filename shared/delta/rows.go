@@ -68,6 +68,8 @@ type state struct {
 	// lack what that run did not see (a ticket that was out of scope or deleted that day), so every create looks first from
 	// then on, and a row that nobody has carried out since is not believed.
 	Adopted time.Time `json:"adopted,omitzero"`
+	// AdoptedBy is that run: what it has carried out, by whichever clock, is of no earlier day.
+	AdoptedBy string `json:"adopted_by,omitempty"`
 	// Lanes maps a lane ("window/main", "full/all") to its active run: invariant 7.
 	Lanes map[string]lane `json:"lanes,omitempty"`
 }
@@ -113,9 +115,10 @@ type Run struct {
 	Mode   Mode       `json:"mode"`
 	Dry    bool       `json:"dry,omitempty"`
 	// Adopt makes the run look at every record in the target, for a new or restored ledger; Adopted makes every create look
-	// there first.
-	Adopt   bool      `json:"adopt,omitempty"`
-	Adopted time.Time `json:"adopted,omitzero"`
+	// there first. AdoptedBy is the run of which that is the time.
+	Adopt     bool      `json:"adopt,omitempty"`
+	Adopted   time.Time `json:"adopted,omitzero"`
+	AdoptedBy string    `json:"adopted_by,omitempty"`
 	// Heal makes what a verification finds due.
 	Heal bool `json:"heal,omitempty"`
 	// Salt of the digests in a verification's certificate.

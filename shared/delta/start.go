@@ -68,9 +68,7 @@ func (e *Engine) start(ctx context.Context, q Request) (run Run, resumed bool, e
 	if err := e.sameDesks(st); err != nil {
 		return Run{}, false, err
 	}
-	if run.Adopted = st.Adopted; q.Adopt {
-		run.Adopted = e.Now().UTC()
-	}
+	run.Adopted, run.AdoptedBy = st.Adopted, st.AdoptedBy
 	if !q.Dry {
 		if active, ok := st.Lanes[run.Lane]; ok && !q.Restart {
 			if run.Kind == Full && !q.Continue {
@@ -129,6 +127,9 @@ func (e *Engine) start(ctx context.Context, q Request) (run Run, resumed bool, e
 		}
 	}
 	run.ID, run.Started, run.Status = e.NewID(), e.Now().UTC(), Running
+	if q.Adopt {
+		run.Adopted, run.AdoptedBy = run.Started, run.ID
+	}
 	if run.Kind == Verify {
 		run.Salt = e.NewSalt()
 	}
@@ -136,7 +137,7 @@ func (e *Engine) start(ctx context.Context, q Request) (run Run, resumed bool, e
 	if !q.Dry {
 		// With this write the run exists for everybody. If the state moved since it was read above, somebody else started
 		// something: look again.
-		st.Source, st.Target, st.Adopted = e.SourceID, e.TargetID, run.Adopted
+		st.Source, st.Target, st.Adopted, st.AdoptedBy = e.SourceID, e.TargetID, run.Adopted, run.AdoptedBy
 		replaced = e.occupy(&st, run, q.Restart)
 		if _, err = e.put(ctx, e.stateKey(), version, st); err != nil {
 			return Run{}, false, err
@@ -449,7 +450,7 @@ func (e *Engine) reopen(ctx context.Context, st state, version int64, q Run) (Ru
 			return adoptsNothing(id)
 		}
 		if r.Adopted.IsZero() {
-			r.Adopted = st.Adopted
+			r.Adopted, r.AdoptedBy = st.Adopted, st.AdoptedBy
 		}
 		r.Status, r.Why, r.Stop, r.Ended, r.Forgiven, r.Config = Running, "", "", time.Time{}, sums.total.Failed, e.mig.Hash
 		return nil
