@@ -265,8 +265,8 @@ func (w *work) asCarriedOut() bool {
 // kept in mind: they may always have moved.
 func (w *work) linksMoved() bool {
 	theirs := w.row.How == mergedThere || w.row.Last != nil && w.row.Last.Out.Reason == deletedThere
-	for f, v := range w.want.Fields {
-		if b, ok := w.row.Fields[f]; f.Points() == desk.Ticket && (ok || theirs) && b.Src != v.Digest() {
+	for f, v := range w.rec.Fields {
+		if b, ok := w.row.Fields[f]; f.Points() == desk.Ticket && len(v) > 0 && (ok && b.Src != w.want.Fields[f].Digest() || !ok && theirs) {
 			return true
 		}
 	}

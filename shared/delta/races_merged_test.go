@@ -830,6 +830,26 @@ func TestRaceLinkOfMergedThere(t *testing.T) {
 	}
 }
 
+// The same, and the one into which the other end is merged does not move: no link is left.
+func TestRaceLinkOfMergedThereLeft(t *testing.T) {
+	s := newStage(t)
+	s.Migration.OnMerged = delta.Close
+	owner, other, a := s.ticket("owner"), s.ticket("other"), s.ticket("a")
+	support := delta.Request{Kind: delta.Delta, Window: "support"}
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "support"})
+	s.Wait(time.Hour)
+	s.Target.Join(s.there(owner), s.there(other))
+	s.Source.Edit(ticket(owner), desk.Fields{desk.LinkRefersTo: {a}})
+	run(t, s.World, support)
+	s.Wait(time.Hour)
+	b := s.Source.Add(desk.Ticket, desk.Fields{desk.Subject: {"b"}, desk.Status: {"open"}, desk.Group: {"Sales"}})
+	s.Source.Join(ticket(a), ticket(b))
+	run(t, s.World, support)
+	if missed, _ := s.census(delta.Request{Kind: delta.Census, Scope: "support"}); len(missed) > 0 {
+		t.Errorf("the census misses %q", missed)
+	}
+}
+
 // Whoever carries a merge over dies before he has told those whose links wait for the merged ticket.
 func TestRaceMergedAwaitedCut(t *testing.T) {
 	var all int
