@@ -679,27 +679,29 @@ func TestVerifyBesidePush(t *testing.T) {
 // A replica of the source that is behind while both sides are compared: what it says of before is no difference, and what it does not
 // show yet is compared all the same.
 func TestVerifyBehindReplica(t *testing.T) {
-	s := newStage(t)
-	s.Source.ListLag = time.Minute
-	id := s.ticket("one", "hello")
-	s.full()
-	s.Wait(time.Hour)
-	s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"two"}})
-	s.delta()
-	s.Source.Stale = 1
-	s.verified(0)
-	if s.Source.Stale != 0 {
-		t.Error("nobody asked the replica")
-	}
-	at(s.Source, "read", 1, func() error { return &desk.Error{Op: "read", Class: desk.ErrNotFound} })
-	if c := s.verified(0).Counts; c.Unchanged != 1 {
-		t.Errorf("a ticket that a replica did not show was not compared: %+v", c)
-	}
-	s.Source.Fail = nil
-	s.Source.Purges = true
-	at(s.Source, "read", 1, func() error { s.Source.Remove(ticket(id)); return nil })
-	if c := s.verified(0).Counts; c.Excluded != 1 {
-		t.Errorf("a ticket that went while both sides were compared: %+v", c)
+	for _, lag := range []time.Duration{time.Minute, 30 * time.Minute} { // longer than messages are waited for before they are sent again
+		s := newStage(t)
+		s.Source.ListLag = lag
+		id := s.ticket("one", "hello")
+		s.full()
+		s.Wait(time.Hour)
+		s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"two"}})
+		s.delta()
+		s.Source.Stale = 1
+		s.verified(0)
+		if s.Source.Stale != 0 {
+			t.Error("nobody asked the replica")
+		}
+		at(s.Source, "read", 1, func() error { return &desk.Error{Op: "read", Class: desk.ErrNotFound} })
+		if c := s.verified(0).Counts; c.Unchanged != 1 {
+			t.Errorf("a ticket that a replica did not show was not compared: %+v", c)
+		}
+		s.Source.Fail = nil
+		s.Source.Purges = true
+		at(s.Source, "read", 1, func() error { s.Source.Remove(ticket(id)); return nil })
+		if c := s.verified(0).Counts; c.Excluded != 1 {
+			t.Errorf("a ticket that went while both sides were compared: %+v", c)
+		}
 	}
 }
 

@@ -234,7 +234,7 @@ func (e *Engine) putPage(ctx context.Context, run *Run, row pageRow, entries []p
 		}
 		return 1
 	})
-	row.Planned = len(entries)
+	row.Planned, row.At = len(entries), e.Now().UTC()
 	for _, it := range entries {
 		if it.Open {
 			row.Open++

@@ -151,6 +151,8 @@ type work struct {
 	m   Message
 	run *Run
 	it  planEntry
+	// listed is when that was listed, by the clock of whoever did.
+	listed time.Time
 	// errand: not an entry of the plan, but a person or company that one needs.
 	errand bool
 
@@ -293,7 +295,7 @@ func (e *Engine) open(ctx context.Context, known batch, m Message) (*work, error
 	if !sent.IsZero() && m.Sent < sent.UnixMilli() {
 		return nil, nil // it was sent again since: one copy is enough
 	}
-	return &work{m: m, run: run, it: es[m.Seq], ref: es[m.Seq].Ref}, nil
+	return &work{m: m, run: run, it: es[m.Seq], ref: es[m.Seq].Ref, listed: p.At}, nil
 }
 
 // prepare reads the record and decides whether anything is to be written. It changes nothing.

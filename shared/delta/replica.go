@@ -3,7 +3,6 @@ package delta
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/deltadesk/deltadesk/shared/desk"
 )
@@ -70,15 +69,14 @@ func (e *Engine) silent(w *work) bool {
 	return !e.SourceSide.SeesDeletes || (w.row.Target == "" || w.row.Gone == desk.Deleted) && w.row.Claim == nil
 }
 
-// everywhere tells whether what was listed can be read by now, whichever replica answers: it was listed before the message was sent.
+// everywhere tells whether what was listed can be read by now, whichever replica answers.
 func (e *Engine) everywhere(w *work) error {
 	lag := e.SourceSide.ListLag
 	if lag == 0 {
 		return nil
 	}
-	sent := time.UnixMilli(w.m.Sent)
-	if until := sent.Add(lag + e.Skew); e.Now().Before(until) {
-		return busyError{since: sent, until: until}
+	if until := w.listed.Add(lag + e.Skew); e.Now().Before(until) {
+		return busyError{since: w.listed, until: until}
 	}
 	return nil
 }

@@ -197,6 +197,8 @@ type pageRow struct {
 	Left bool `json:"left,omitempty"`
 	// Last: nothing is planned after this page, which is empty. See endPlan.
 	Last bool `json:"last,omitempty"`
+	// At is when it was listed, by the clock of whoever did.
+	At time.Time `json:"at,omitzero"`
 	// SentOpen and SentRest are when messages for the open and for the other entries were last sent.
 	SentOpen time.Time `json:"sent_open,omitzero"`
 	SentRest time.Time `json:"sent_rest,omitzero"`
