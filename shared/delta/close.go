@@ -526,7 +526,7 @@ func (e *Engine) meaning(class string) string {
 		"oversize-file":   "The file is larger than the target takes; a note says where it is.",
 		"kept-copy":       "An entry was changed, hidden, removed or moved in the source after it was copied; as the policies say, a copy stays in the target as it was.",
 		"normalised":      "The target writes the value its own way.",
-		"in-doubt":        "It may be in the target once more, and nobody can search there: look for it by hand.",
+		"in-doubt":        "It may be in the target once more, and no run can tell or mend that: look for it by hand.",
 		"person-gone":     "The source names somebody it no longer knows.",
 		"person-fallback": "Nobody in the target matched; the fallback person stands in.",
 	}[class]

@@ -82,7 +82,7 @@ func (e *Engine) lend(ctx context.Context, w *work) error {
 		if !w.unknown(row) {
 			continue
 		}
-		there, err := e.seek(ctx, w, ref, &row)
+		there, _, err := e.seek(ctx, w, ref, &row)
 		if err != nil {
 			return err
 		}
@@ -111,33 +111,34 @@ func (e *Engine) lend(ctx context.Context, w *work) error {
 
 // seek looks for the ticket in the target of one that was merged into w's, where the ledger does not know it; row gets what it found.
 // Where the search shows merged tickets, that may be one into which the target's people have merged what a create made: then it is
-// not for us to merge, as if the ledger had known it (see mergeTarget), and neither is one of which that is open.
-func (e *Engine) seek(ctx context.Context, w *work, ref desk.Ref, row *ledgerRow) (there desk.Record, err error) {
+// not for us to merge, as if the ledger had known it (see mergeTarget), and neither is one of which that is open. others are more that
+// carry its id.
+func (e *Engine) seek(ctx context.Context, w *work, ref desk.Ref, row *ledgerRow) (there desk.Record, others []string, err error) {
 	f, ok := e.Target.(desk.Finder)
 	if !ok {
-		return there, nil
+		return there, nil, nil
 	}
 	ids, err := e.search(ctx, f, ref, row.Was)
 	if err != nil || len(ids) == 0 {
-		return there, err
+		return there, nil, err
 	}
 	row.Target, row.How = ids[0], "found"
 	there, err = e.Target.Read(ctx, desk.Ref{Kind: ref.Kind, ID: row.Target})
 	if errors.Is(err, desk.ErrNotFound) {
-		return desk.Record{}, nil
+		return desk.Record{}, ids[1:], nil
 	}
 	if err != nil {
-		return there, fmt.Errorf("read target %s of %s: %w", row.Target, ref, err)
+		return there, nil, fmt.Errorf("read target %s of %s: %w", row.Target, ref, err)
 	}
-	others, _, err := e.mergedInto(ctx, w, there)
-	theirs := others > 0
+	merged, _, err := e.mergedInto(ctx, w, there)
+	theirs := merged > 0
 	if err == nil && !theirs {
 		theirs, err = e.anothers(ctx, w, there)
 	}
 	if theirs && there.Ref.ID != w.row.Target {
 		row.How = mergedThere
 	}
-	return there, err
+	return there, ids[1:], err
 }
 
 // joint says where the thread of a merged ticket is in the target.
@@ -188,8 +189,12 @@ func (e *Engine) mergeAliases(ctx context.Context, w *work) (moved bool, err err
 		}
 		if w.unknown(row) {
 			if _, ok := e.Target.(desk.Finder); ok {
-				if _, err := e.seek(ctx, w, ref, &row); err != nil {
+				_, others, err := e.seek(ctx, w, ref, &row)
+				if err != nil {
 					return moved, err
+				}
+				if len(others) > 0 {
+					w.losses = append(w.losses, desk.Loss{Class: "in-doubt", What: fmt.Sprintf("%s, which was merged in the source since, is in the target more than once; besides %s, which was seen to, there is %s", ref, row.Target, strings.Join(few(others), ", "))})
 				}
 			} else if row.Claim != nil && row.Claim.Create {
 				w.losses = append(w.losses, desk.Loss{Class: "in-doubt", What: ref.String() + " may have been created before an answer was lost, and was merged in the source since; this target cannot be searched for it"})
@@ -420,7 +425,7 @@ func (e *Engine) leave(ctx context.Context, w *work, why string) error {
 	if err := e.loadRow(ctx, w); err != nil {
 		return err
 	}
-	if err := e.free(w.row); err != nil {
+	if err := errors.Join(e.free(w.row), e.settled(w.row)); err != nil {
 		return err
 	}
 	w.takeOver()

@@ -246,6 +246,52 @@ func TestRaceOpenCreateMergedThereAndHere(t *testing.T) {
 	}
 }
 
+// What was made is there twice: one of them is merged with the record that lives on, and the report tells of the other one.
+func TestRaceOpenCreateTwiceMerged(t *testing.T) {
+	s := newStage(t)
+	b := s.ticket("b", "of b")
+	s.full()
+	a := s.ticket("a", "of a")
+	s.Target.Lose = func(op string, ref desk.Ref) error {
+		if op != "create" || ref.ID != a {
+			return nil
+		}
+		return &desk.Error{Op: op, Class: desk.ErrMailed} // which stops the run
+	}
+	s.delta()
+	s.Target.Lose = nil
+	s.Target.Damage(s.there(a).ID, deltatest.Double)
+	s.Source.Join(ticket(a), ticket(b))
+	rep := s.delta()
+	s.thread(b, "of b", "of a")
+	if n := losses(rep, "in-doubt"); n != 1 || len(s.Target.Look()["ticket/"+a]) != 1 {
+		t.Errorf("the report tells of %d tickets in doubt, want 1: %+v", n, rep.Losses)
+	}
+}
+
+// A ticket that was made a moment ago is merged into one that does not move, and the target does not show it yet: it is closed all the
+// same.
+func TestRaceShownLateMergedOutside(t *testing.T) {
+	s := newStage(t)
+	s.Migration.Scopes["all"] = desk.Scope{Any: map[desk.Field][]string{desk.Group: {"Support"}}}
+	s.Target.ListLag = 10 * time.Minute
+	out := s.ticket("out", "of out")
+	s.Source.Edit(ticket(out), desk.Fields{desk.Group: {"Sales"}})
+	s.full()
+	a := s.ticket("a", "of a")
+	s.delta()
+	shown := s.Clock().Add(9 * time.Minute)
+	s.Source.Join(ticket(a), ticket(out))
+	s.Target.Fail = func(op string, ref desk.Ref) error {
+		if op == "read" && ref == s.there(a) && s.Clock().Before(shown) {
+			return &desk.Error{Op: op, Class: desk.ErrNotFound}
+		}
+		return nil
+	}
+	run(t, s.World, mainDelta)
+	s.field(a, desk.Status, "[resolved]")
+}
+
 // The owner of a link that waits leaves the scope in which it waits: the run over the other scope draws the link.
 func TestRaceLinkWaitsInBothScopes(t *testing.T) {
 	s := newStage(t)
