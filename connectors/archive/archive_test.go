@@ -238,7 +238,7 @@ func TestDeleteAsRead(t *testing.T) {
 	if _, err := tg.Apply(t.Context(), ticketRef("1"), desk.Change{Fields: desk.Fields{desk.Subject: {"moved"}}}); err != nil {
 		t.Fatal(err)
 	}
-	if err := tg.Merge(t.Context(), ticketRef("2"), ticketRef("3")); err != nil {
+	if err := tg.Merge(t.Context(), ticketRef("2"), ticketRef("3"), ""); err != nil {
 		t.Fatal(err)
 	}
 	for id, lock := range locks {
@@ -323,7 +323,7 @@ func TestMerge(t *testing.T) {
 	}
 	for range 2 { // doing it again changes nothing
 		for _, m := range [][2]string{{"1", "2"}, {"2", "3"}} {
-			if err := tg.Merge(t.Context(), ticketRef(m[0]), ticketRef(m[1])); err != nil {
+			if err := tg.Merge(t.Context(), ticketRef(m[0]), ticketRef(m[1]), ""); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -339,7 +339,7 @@ func TestMerge(t *testing.T) {
 	if err != nil || !slices.Equal(ids, []string{"3"}) {
 		t.Errorf("found %v, %v", ids, err)
 	}
-	if err := tg.Merge(t.Context(), ticketRef("3"), ticketRef("3")); !errors.Is(err, desk.ErrRejected) {
+	if err := tg.Merge(t.Context(), ticketRef("3"), ticketRef("3"), ""); !errors.Is(err, desk.ErrRejected) {
 		t.Errorf("got %v", err)
 	}
 	// Cut off between its two writes, a merge is completed by doing it again.
@@ -349,14 +349,14 @@ func TestMerge(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := tg.Merge(t.Context(), ticketRef("4"), ticketRef("5")); err != nil {
+	if err := tg.Merge(t.Context(), ticketRef("4"), ticketRef("5"), ""); err != nil {
 		t.Fatal(err)
 	}
 	lines := journal(t, tg)
 	write(t, tg, journalFile, strings.Join(lines[:len(lines)-1], ""))
 	write(t, tg, mustPath(t, ticketRef("4")), string(before))
 	_, again := open(t, desk.Config{"folder": tg.dir})
-	if err := again.Merge(t.Context(), ticketRef("4"), ticketRef("5")); err != nil {
+	if err := again.Merge(t.Context(), ticketRef("4"), ticketRef("5"), ""); err != nil {
 		t.Fatal(err)
 	}
 	r, err = again.Read(t.Context(), ticketRef("4"))
@@ -691,7 +691,7 @@ func TestReadOnly(t *testing.T) {
 	_, createErr := tg.Create(t.Context(), simple("2"))
 	_, applyErr := tg.Apply(t.Context(), ticketRef("1"), desk.Change{Fields: desk.Fields{desk.Subject: {"x"}}})
 	for _, err := range []error{
-		createErr, applyErr, tg.Delete(t.Context(), ticketRef("1"), ""), tg.Merge(t.Context(), ticketRef("1"), ticketRef("2")),
+		createErr, applyErr, tg.Delete(t.Context(), ticketRef("1"), ""), tg.Merge(t.Context(), ticketRef("1"), ticketRef("2"), ""),
 		tg.Revise(t.Context(), ticketRef("1"), desk.Entry{ID: "e1"}, ""), tg.Check(t.Context()),
 	} {
 		if !errors.Is(err, desk.ErrUnauthorized) {

@@ -29,6 +29,11 @@ func newSeed(t *testing.T, c desk.Config) seed {
 // Delete implements desktest.Seed: people delete whatever is there.
 func (s seed) Delete(ctx context.Context, ref desk.Ref) error { return s.target.Delete(ctx, ref, "") }
 
+// Merge implements desktest.Seed: people merge whatever is there.
+func (s seed) Merge(ctx context.Context, from, into desk.Ref) error {
+	return s.target.Merge(ctx, from, into, "")
+}
+
 // Create implements desktest.Seed.
 func (s seed) Create(ctx context.Context, r desk.Record) (desk.Ref, error) {
 	r.Entries = byPeople(r.Entries)

@@ -179,7 +179,7 @@ func writeAll(t *testing.T, c desk.Config) (wrote bool) {
 	_, applied := tg.Apply(t.Context(), ticketRef("1"), desk.Change{Fields: desk.Fields{desk.Custom("y"): {"v"}}, Entries: r.Entries})
 	for what, err := range map[string]error{
 		"create": created, "apply": applied, "revise": tg.Revise(t.Context(), ticketRef("1"), desk.Entry{ID: "e1", Files: []desk.File{file}}, ""),
-		"merge": tg.Merge(t.Context(), ticketRef("1"), ticketRef("9")), "delete": tg.Delete(t.Context(), ticketRef("9"), ""),
+		"merge": tg.Merge(t.Context(), ticketRef("1"), ticketRef("9"), ""), "delete": tg.Delete(t.Context(), ticketRef("9"), ""),
 	} {
 		wellSaid(t, what, err)
 		wrote = wrote || err == nil

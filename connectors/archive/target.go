@@ -369,7 +369,7 @@ func (t *target) Delete(ctx context.Context, ref desk.Ref, lock string) error {
 
 // Merge implements desk.Merger: the thread, the aliases and the origins of from go to into, and from's id answers with
 // into from then on. Cut off in between, it is completed by doing it again.
-func (t *target) Merge(ctx context.Context, from, into desk.Ref) error {
+func (t *target) Merge(ctx context.Context, from, into desk.Ref, lock string) error {
 	op := fmt.Sprintf("merge %s into %s", from, into)
 	if from.Kind != desk.Ticket || into.Kind != desk.Ticket {
 		return &desk.Error{Op: op, Class: desk.ErrRejected, Err: errors.New("only tickets can be merged")}
@@ -391,6 +391,9 @@ func (t *target) Merge(ctx context.Context, from, into desk.Ref) error {
 				return nil // done already
 			}
 			return &desk.Error{Op: op, Class: desk.ErrRejected, Err: errors.New("a ticket cannot be merged into itself")}
+		}
+		if err := movable(op, &a, lock); err != nil {
+			return err
 		}
 		r := &b.Record
 		moved := slices.DeleteFunc(a.Record.Entries, func(e desk.Entry) bool { return cameAcross(r.Entries, e) })

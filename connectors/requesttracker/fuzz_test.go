@@ -417,7 +417,7 @@ func FuzzWrite(f *testing.F) {
 				return tg.Apply(t.Context(), person, desk.Change{Fields: desk.Fields{desk.Name: {planted}}})
 			})
 			do("merge", func(tg *target) (desk.Written, error) {
-				return desk.Written{ID: "7"}, tg.Merge(t.Context(), desk.Ref{Kind: desk.Ticket, ID: "8"}, ticket)
+				return desk.Written{ID: "7"}, tg.Merge(t.Context(), desk.Ref{Kind: desk.Ticket, ID: "8"}, ticket, "")
 			})
 			do("delete", func(tg *target) (desk.Written, error) {
 				return desk.Written{ID: "7"}, tg.Delete(t.Context(), ticket, "9")

@@ -459,11 +459,13 @@ func ifMatch(lock string) http.Header {
 }
 
 // Merge merges a ticket into another one. RT answers 200 whatever it did.
-func (t *target) Merge(ctx context.Context, from, into desk.Ref) error {
+func (t *target) Merge(ctx context.Context, from, into desk.Ref, lock string) error {
 	if from.Kind != desk.Ticket || into.Kind != desk.Ticket {
 		return &desk.Error{Op: "merge " + from.String(), Said: "RT merges tickets only", Class: desk.ErrRejected}
 	}
-	if _, err := t.rest.JSON(ctx, api(http.MethodPut, "/ticket/"+url.PathEscape(from.ID), rest.JSON(map[string]any{"MergeInto": into.ID})), nil); err != nil {
+	req := api(http.MethodPut, "/ticket/"+url.PathEscape(from.ID), rest.JSON(map[string]any{"MergeInto": into.ID}))
+	req.Header = ifMatch(lock) // of a ticket that was merged meanwhile RT would take the one that lives on
+	if _, err := t.rest.JSON(ctx, req, nil); err != nil {
 		return err
 	}
 	now, _, err := t.look(ctx, from.ID)

@@ -208,6 +208,21 @@ func TestDeleteAsRead(t *testing.T) {
 	}
 }
 
+// So it is with a merge.
+func TestMergeAsRead(t *testing.T) {
+	for lock, want := range map[string]string{"": "", "135": `"135"`} {
+		asked := "nothing"
+		f := &fakeRT{t: t, handle: func(w http.ResponseWriter, r *http.Request) {
+			asked = r.Header.Get("If-Match")
+			w.WriteHeader(http.StatusPreconditionFailed)
+		}}
+		err := newTestTarget(f).Merge(t.Context(), desk.Ref{Kind: desk.Ticket, ID: "7"}, desk.Ref{Kind: desk.Ticket, ID: "8"}, lock)
+		if !errors.Is(desk.Class(err), desk.ErrConflict) || asked != want {
+			t.Errorf("lock %q: If-Match is %q, and a refusal %v", lock, asked, err)
+		}
+	}
+}
+
 func TestFindIsExact(t *testing.T) {
 	var query string
 	f := &fakeRT{t: t, handle: func(w http.ResponseWriter, r *http.Request) {

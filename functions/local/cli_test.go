@@ -248,7 +248,7 @@ func TestCommands(t *testing.T) {
 	// first one and before the second: neither has the merged one apart, and neither has the restore.
 	merge := func(from, into string) {
 		t.Helper()
-		if err := b.src.(desk.Merger).Merge(t.Context(), desk.Ref{Kind: desk.Ticket, ID: from}, desk.Ref{Kind: desk.Ticket, ID: into}); err != nil {
+		if err := b.src.(desk.Merger).Merge(t.Context(), desk.Ref{Kind: desk.Ticket, ID: from}, desk.Ref{Kind: desk.Ticket, ID: into}, ""); err != nil {
 			t.Fatal(err)
 		}
 	}

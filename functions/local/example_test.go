@@ -167,7 +167,7 @@ func makeExample(t *testing.T) {
 	ticket("9", desk.Fields{desk.Subject: {"Win a prize"}, desk.Status: {"rejected"}}, "2", say{who: "2", body: "<p>Was this from you?</p>"})
 	ticket("10", desk.Fields{desk.Subject: {"Where is the new handbook?"}, desk.Status: {"new"}, desk.LinkRefersTo: {"https://intranet.acme.example/handbook"}}, "3",
 		say{who: "3", body: "The link in the welcome mail leads nowhere."})
-	if err := d.(desk.Merger).Merge(ctx, desk.Ref{Kind: desk.Ticket, ID: "5"}, desk.Ref{Kind: desk.Ticket, ID: "4"}); err != nil {
+	if err := d.(desk.Merger).Merge(ctx, desk.Ref{Kind: desk.Ticket, ID: "5"}, desk.Ref{Kind: desk.Ticket, ID: "4"}, ""); err != nil {
 		t.Fatal(err)
 	}
 	later := desk.Entry{ID: "4-3", Public: true, At: start.Add(200 * time.Hour), Body: "Both are the router's doing; a new one is on its way.", Type: "text/plain", Author: people["5"]}

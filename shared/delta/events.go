@@ -285,7 +285,7 @@ func (e *Engine) mergeTarget(ctx context.Context, w *work, ref desk.Ref, row *le
 		if err := e.before(ctx, w, image{Ref: w.ref, Target: w.row.Target, Final: ref.String() + " was merged into it"}); err != nil {
 			return false, apart, nil, err
 		}
-		return true, together, nil, m.Merge(ctx, from, e.targetRef(w))
+		return true, together, nil, m.Merge(ctx, from, e.targetRef(w), old.Lock)
 	}
 	policy := e.mig.OnMerged
 	if policy == Mirror {

@@ -246,6 +246,29 @@ func TestRaceOpenCreateMergedThereAndHere(t *testing.T) {
 	}
 }
 
+// The source merges two tickets, and in the very moment in which that is carried over the target's people merge the one that goes into a
+// third one, of theirs or of another record: that one does not go with it.
+func TestRaceMergedThereWhileMerging(t *testing.T) {
+	for _, agents := range []bool{true, false} {
+		s := newStage(t)
+		a, b, other := s.ticket("a", "of a"), s.ticket("b", "of b"), s.ticket("other", "of other")
+		s.full()
+		into := s.there(other)
+		if agents {
+			into = ticket(s.Target.Add(desk.Ticket, desk.Fields{desk.Subject: {"of an agent"}, desk.Status: {"open"}}))
+		}
+		s.Source.Join(ticket(a), ticket(b))
+		at(s.Target, "merge", 1, func() error { s.Target.Join(s.there(a), into); return nil })
+		s.delta()
+		s.thread(b, "of b", "of a")
+		if agents {
+			s.thread(other, "of other")
+		} else {
+			s.thread(other, "of a", "of other")
+		}
+	}
+}
+
 // What was made is there twice: one of them is merged with the record that lives on, and the report tells of the other one.
 func TestRaceOpenCreateTwiceMerged(t *testing.T) {
 	s := newStage(t)

@@ -91,9 +91,11 @@ type (
 		Delete(ctx context.Context, ref Ref, lock string) error
 	}
 
-	// Merger merges a ticket into another one, as the source did.
+	// Merger merges a ticket into another one, as the source did. lock is the Record.Lock that the one which goes had when it was
+	// read: if it has moved since (people worked on it, or merged it into another one), that fails with ErrConflict, and nothing is
+	// merged.
 	Merger interface {
-		Merge(ctx context.Context, from, into Ref) error
+		Merge(ctx context.Context, from, into Ref, lock string) error
 	}
 
 	// Reviser changes an entry that the migration wrote earlier: its subject, body, headers, files and visibility become those

@@ -167,7 +167,7 @@ type Record struct {
 	Aliases []string `json:"aliases,omitempty"`
 	// Event tells what is special about the record as it is now: Changed for an ordinary one, Deleted, Spam.
 	Event Event `json:"event,omitempty"`
-	// Lock is an opaque word for "unchanged since": Target.Apply, Deleter.Delete and Reviser.Revise with this Lock fail with ErrConflict
+	// Lock is an opaque word for "unchanged since": Target.Apply, Deleter.Delete, Merger.Merge and Reviser.Revise with this Lock fail with ErrConflict
 	// when anything has moved. Empty where the desk has no such thing: then a write may land on what people, or another ticket that they merged into
 	// this one, changed since it was read.
 	Lock string `json:"lock,omitempty"`

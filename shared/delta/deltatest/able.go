@@ -18,7 +18,7 @@ type target interface {
 type (
 	finder  func(context.Context, desk.Ref) ([]string, error)
 	reviser func(context.Context, desk.Ref, desk.Entry, string) error
-	merger  func(ctx context.Context, from, into desk.Ref) error
+	merger  func(ctx context.Context, from, into desk.Ref, lock string) error
 )
 
 func (f finder) Find(ctx context.Context, source desk.Ref) ([]string, error) { return f(ctx, source) }
@@ -27,7 +27,9 @@ func (r reviser) Revise(ctx context.Context, ticket desk.Ref, e desk.Entry, lock
 	return r(ctx, ticket, e, lock)
 }
 
-func (m merger) Merge(ctx context.Context, from, into desk.Ref) error { return m(ctx, from, into) }
+func (m merger) Merge(ctx context.Context, from, into desk.Ref, lock string) error {
+	return m(ctx, from, into, lock)
+}
 
 func when[F any](can bool, f F) (none F) {
 	if can {

@@ -34,7 +34,7 @@ type Desk struct {
 	// Blind makes Find see nothing: what a migration would do without looking.
 	Blind bool
 	// Fail, when set, is asked before every call ("mark", "list", "read", "open", "find", "match", "create", "apply", "check",
-	// "revise", "delete"); its error is the call's. Lose is asked after a create, apply, revise or delete took effect; its error
+	// "revise", "merge", "delete"); its error is the call's. Lose is asked after a create, apply, revise or delete took effect; its error
 	// is what the caller gets instead of the answer.
 	Fail, Lose func(op string, ref desk.Ref) error
 	// TellsTouched: Read says which fields people had the last word in.
@@ -700,11 +700,18 @@ func (t *targetSide) apply(ctx context.Context, ref desk.Ref, c desk.Change) (de
 	return w, nil
 }
 
-func (t *targetSide) merge(ctx context.Context, from, into desk.Ref) error {
+// merge follows a merge, as desks do: the one that lives on goes into the other one.
+func (t *targetSide) merge(ctx context.Context, from, into desk.Ref, lock string) error {
+	if err := t.d.call("merge", from); err != nil {
+		return err
+	}
 	t.d.mu.Lock()
 	defer t.d.mu.Unlock()
 	if err := ctx.Err(); err != nil {
 		return err
+	}
+	if from = t.d.alive(from); lock != "" && lock != t.d.records[from].rec.Lock {
+		return &desk.Error{Op: "merge " + from.String(), Class: desk.ErrConflict}
 	}
 	t.d.writes++
 	t.d.join(from, into)

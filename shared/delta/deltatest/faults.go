@@ -83,8 +83,8 @@ func (e *Effects) Target(t desk.Target) desk.Target {
 		}
 	}
 	if m, ok := t.(desk.Merger); ok {
-		merge = func(ctx context.Context, from, into desk.Ref) (err error) {
-			e.do("target merge "+from.String(), func() { err = m.Merge(ctx, from, into) })
+		merge = func(ctx context.Context, from, into desk.Ref, lock string) (err error) {
+			e.do("target merge "+from.String(), func() { err = m.Merge(ctx, from, into, lock) })
 			return err
 		}
 	}

@@ -71,6 +71,7 @@ var flaws = map[string][]string{
 	"keeps files":             {"target/revise"},
 	"hides files":             {"target/revise"},
 	"merge deletes":           {"target/merge"},
+	"merges what has moved":   {"target/merge"},
 	"deletes nothing":         {"target/delete"},
 	"deletes what has moved":  {"target/delete"},
 	"deletes what lives on":   {"target/delete"},

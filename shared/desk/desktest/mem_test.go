@@ -684,8 +684,17 @@ func (s *memTarget) Delete(ctx context.Context, ref desk.Ref, lock string) error
 	return s.do(ctx, "DELETE", "record", func() error { return s.m.remove(ref, lock) })
 }
 
-func (s *memTarget) Merge(ctx context.Context, from, into desk.Ref) error {
-	return s.do(ctx, "PUT", "merge", func() error { return s.m.merge(from, into) })
+func (s *memTarget) Merge(ctx context.Context, from, into desk.Ref, lock string) error {
+	return s.do(ctx, "PUT", "merge", func() error {
+		rec, err := s.m.get(from)
+		if err == nil && lock != "" && lock != strconv.FormatInt(rec.Stamp.Seq, 10) && !s.m.has("merges what has moved") {
+			err = desk.ErrConflict
+		}
+		if err != nil {
+			return err
+		}
+		return s.m.merge(from, into)
+	})
 }
 
 func (s *memTarget) Revise(ctx context.Context, ticket desk.Ref, e desk.Entry, lock string) error {

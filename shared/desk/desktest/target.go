@@ -950,16 +950,27 @@ func targetRevise(t T, e *env) {
 	e.wants(t, "revising an entry that is not there", v.Revise(t.Context(), p.now.Ref, sent, ""), desk.ErrNotFound, desk.ErrRejected)
 }
 
-// targetMerge: the merged id answers with the ticket that lives on.
+// targetMerge: the merged id answers with the ticket that lives on. Where tickets have locks, one that has moved since it was read is not
+// merged.
 func targetMerge(t T, e *env) {
 	tg := e.target(t)
 	m, ok := tg.(desk.Merger)
 	if !ok {
 		t.Skipf("no Merger")
 	}
-	a := e.put(t, tg, e.record(t, tg, desk.Entry{Public: true, Body: "goes"})).now.Ref
+	goes := e.put(t, tg, e.record(t, tg, desk.Entry{Public: true, Body: "goes"}))
 	b := e.put(t, tg, e.record(t, tg, desk.Entry{Public: true, Body: "stays"})).now.Ref
-	e.must(t, fmt.Sprintf("merging %s into %s", a, b), m.Merge(t.Context(), a, b))
+	if stale := goes.now.Lock; stale != "" {
+		e.apply(t, tg, &goes, desk.Change{Entries: []desk.Entry{e.entry(e.customer(t, tg), 1, desk.Entry{Public: true, Body: "the answer"})}})
+		e.wants(t, "merging a ticket that was answered since it was read", m.Merge(t.Context(), goes.now.Ref, b, stale), desk.ErrConflict)
+		after, err := tg.Read(t.Context(), goes.now.Ref)
+		e.must(t, "reading "+goes.now.Ref.String()+" after a merge that failed with a conflict", err)
+		if after.Ref != goes.now.Ref || after.Digest() != goes.now.Digest() {
+			t.Errorf("a merge that failed with a conflict has changed %s", goes.now.Ref)
+		}
+	}
+	a := goes.now.Ref
+	e.must(t, fmt.Sprintf("merging %s into %s", a, b), m.Merge(t.Context(), a, b, goes.now.Lock))
 	for _, ref := range []desk.Ref{a, b} {
 		var r desk.Record
 		var err error
@@ -972,7 +983,7 @@ func targetMerge(t T, e *env) {
 			t.Errorf("%s answers with %s after it was merged into %s", ref, r.Ref, b)
 		}
 	}
-	e.wants(t, "merging into a ticket that is not there", m.Merge(t.Context(), b, desk.Ref{Kind: desk.Ticket, ID: "999999999"}), desk.ErrNotFound, desk.ErrRejected)
+	e.wants(t, "merging into a ticket that is not there", m.Merge(t.Context(), b, desk.Ref{Kind: desk.Ticket, ID: "999999999"}, ""), desk.ErrNotFound, desk.ErrRejected)
 }
 
 // targetDelete: what is deleted is gone, and nothing else is. Where records have locks, what has moved since it was read is not
@@ -1016,7 +1027,7 @@ func targetDelete(t T, e *env) {
 	stays("a ticket that was answered since it was read", moved, moved.now.Ref, stale)
 	if m, can := tg.(desk.Merger); can {
 		from := e.put(t, tg, e.record(t, tg, desk.Entry{Public: true, Body: "is merged"})).now
-		e.must(t, fmt.Sprintf("merging %s into %s", from.Ref, moved.now.Ref), m.Merge(t.Context(), from.Ref, moved.now.Ref))
+		e.must(t, fmt.Sprintf("merging %s into %s", from.Ref, moved.now.Ref), m.Merge(t.Context(), from.Ref, moved.now.Ref, from.Lock))
 		eventually(t.Context(), e.tgt.ListLag, func() bool {
 			r, err := tg.Read(t.Context(), from.Ref)
 			if err == nil && r.Ref == moved.now.Ref {

@@ -301,8 +301,10 @@ func (s *source) Apply(_ context.Context, ref desk.Ref, _ desk.Change) (desk.Wri
 func (s *source) Revise(_ context.Context, ticket desk.Ref, _ desk.Entry, _ string) error {
 	return s.trap("revise", ticket)
 }
-func (s *source) Merge(_ context.Context, from, _ desk.Ref) error { return s.trap("merge", from) }
-func (s *source) Delete(_ context.Context, ref desk.Ref) error    { return s.trap("delete", ref) }
+func (s *source) Merge(_ context.Context, from, _ desk.Ref, _ string) error {
+	return s.trap("merge", from)
+}
+func (s *source) Delete(_ context.Context, ref desk.Ref) error { return s.trap("delete", ref) }
 
 var (
 	_ desk.Source   = (*source)(nil)

@@ -380,18 +380,30 @@ func (x reviser) Revise(ctx context.Context, ticket desk.Ref, e desk.Entry, lock
 
 type merger struct{ t *target }
 
-func (m merger) Merge(ctx context.Context, from, into desk.Ref) error {
+func (m merger) Merge(ctx context.Context, from, into desk.Ref, lock string) error {
 	d := m.t.d
 	o := d.w.call(ctx, d, "merge", from)
 	if o.err != nil {
 		return o.err
 	}
 	var failed error
+	var seen int64 // what whoever merges has read of the one that goes
+	if r := d.records[from]; r != nil {
+		seen = r.seen[d.w.cur]
+	}
 	effect := func() {
 		a, b := d.records[from], d.records[into]
 		if a == nil || b == nil || d.survivor(a).now().gone || d.survivor(b).now().gone {
 			failed = gone("merge", from)
 			return
+		}
+		if lock != "" && lock != strconv.FormatInt(d.survivor(a).now().seq, 10) {
+			d.w.occur("desk/lock conflict of a merge")
+			failed = &desk.Error{Op: "merge " + from.String(), Class: desk.ErrConflict}
+			return
+		}
+		if d.t.lock && (!a.live() || a.now().seq != seen) {
+			d.w.violate("overwritten", "target %s was merged into %s, and it had moved since it was read", a.ref.ID, b.ref.ID)
 		}
 		d.join(a, d.survivor(b))
 	}

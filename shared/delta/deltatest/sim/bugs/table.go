@@ -237,6 +237,10 @@ func bugs() []bug {
 			[]change{engine("events.go", `d.Delete(ctx, e.targetRef(w), lock)`, `d.Delete(ctx, e.targetRef(w), lock[:0])`)},
 		},
 		{
+			"merges-what-has-moved", 5, "a ticket is merged whatever people have done to it since it was read", sorts("overwritten"),
+			[]change{engine("events.go", `m.Merge(ctx, from, e.targetRef(w), old.Lock)`, `m.Merge(ctx, from, e.targetRef(w), old.Lock[:0])`)},
+		},
+		{
 			"revises-what-has-moved", 5, "an entry is revised whatever people have done to its ticket since it was read", sorts("overwritten"),
 			[]change{engine("revise.go", `Revise(ctx, e.targetRef(w), en, lock)`, `Revise(ctx, e.targetRef(w), en, lock[:0])`)},
 		},
