@@ -86,9 +86,9 @@ func bugs() []bug {
 			"place-before-page", 1, "the place in the listing is kept before the page that leads to it", sorts("lost"),
 			[]change{
 				engine("list.go",
-					"\trow.Planned = len(entries)\n",
+					"\trow.Planned, row.At = len(entries), e.Now().UTC()\n",
 					"\tvar err error\n\tplace := pageRow{No: row.No, Kind: row.Kind, Next: row.Next, Done: row.Done, DuePage: row.DuePage}\n"+
-						"\tif row.version, err = e.put(ctx, e.pageKey(run.ID, row.No), 0, place); err != nil {\n\t\treturn row, err\n\t}\n\trow.Planned = len(entries)\n"),
+						"\tif row.version, err = e.put(ctx, e.pageKey(run.ID, row.No), 0, place); err != nil {\n\t\treturn row, err\n\t}\n\trow.Planned, row.At = len(entries), e.Now().UTC()\n"),
 				engine("list.go",
 					"\tvar err error\n\trow.version, err = e.put(ctx, e.pageKey(run.ID, row.No), 0, row)",
 					"\trow.version, err = e.put(ctx, e.pageKey(run.ID, row.No), row.version, row)"),
