@@ -188,7 +188,7 @@ func changesOf(r *record, f desk.Field) []edit {
 		case e.val == e.old && e.old != "":
 		case n > 0 && e.by == migration && out[n-1].by == migration && out[n-1].event && out[n-1].old == e.val: // a policy's tag, and gone again
 			out = out[:n-1]
-		case n > 0 && e.by == migration && !e.event && out[n-1].by == automation && out[n-1].old == e.val:
+		case n > 0 && e.by == migration && (!e.event || e.at.Sub(out[n-1].at) < time.Minute) && out[n-1].by == automation && out[n-1].old == e.val:
 			out = out[:n-1]
 		default:
 			out = append(out, e)
