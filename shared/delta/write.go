@@ -380,9 +380,13 @@ func (e *Engine) mergeFields(w *work, now desk.Record, defs desk.Definitions, cr
 	if w.ofEarlierDay() && w.ref.Kind == desk.Ticket && !created {
 		e.unsure(w, now)
 	}
-	m := merge(w.ref.Kind, w.row.Fields, w.want.Fields, now.Fields, defs, e.mig.Policies, w.heldBefore.decisions())
+	policies := e.mig.Policies
 	if adopted && w.ref.Kind != desk.Ticket {
-		// Perhaps our own create, cut off: what it lacks is filled in, and nobody is asked about the rest.
+		policies.Conflict, policies.ConflictField = Hold, nil
+	}
+	m := merge(w.ref.Kind, w.row.Fields, w.want.Fields, now.Fields, defs, policies, w.heldBefore.decisions())
+	if adopted && w.ref.Kind != desk.Ticket {
+		// Perhaps our own create, cut off: what it lacks is filled in, and nobody is asked about the rest, which no policy writes over.
 		for _, h := range m.Held {
 			m.Accept = append(m.Accept, h.Field)
 		}
