@@ -12,6 +12,7 @@ import (
 	"github.com/deltadesk/deltadesk/shared/delta"
 	"github.com/deltadesk/deltadesk/shared/delta/deltatest"
 	"github.com/deltadesk/deltadesk/shared/desk"
+	"github.com/deltadesk/deltadesk/shared/mapping"
 )
 
 var fullAll = delta.Request{Kind: delta.Full, Scope: "all"}
@@ -797,6 +798,48 @@ func TestEdgeMessagesMultiply(t *testing.T) {
 	full(t, w)
 	if n := w.Target.Calls["create"]; n > 3*5*60*2 {
 		t.Errorf("%d creates asked for in 5 h of a limit that says one minute, for 3 tickets (one copy each would be about %d)", n, 3*5*60)
+	}
+}
+
+// Whom a note names is asked of the source. While it does not answer, no other note is written that names them otherwise.
+func TestEdgeNoteNamesOnce(t *testing.T) {
+	s := newStage(t)
+	s.Migration.Rules.Fields = map[desk.Kind][]mapping.FieldRule{desk.Ticket: {{From: desk.CC, Unmapped: mapping.Note}}}
+	ann := s.Source.Add(desk.Person, desk.Fields{desk.Name: {"Ann"}, desk.Email: {"ann@x.example"}})
+	id := s.ticket("one", "first")
+	s.Source.Edit(ticket(id), desk.Fields{desk.CC: {ann}})
+	s.full()
+	s.say(id, "second")
+	n := 0
+	s.Source.Fail = func(op string, ref desk.Ref) error {
+		if op != "read" || ref.Kind != desk.Person || n > 1 {
+			return nil
+		}
+		n++
+		return noAnswer()
+	}
+	s.delta()
+	got := bodies(s.Target.Look()["ticket/"+id][0])
+	if len(got) != 3 || !strings.Contains(got[1], "Cc: Ann") || n == 0 {
+		t.Errorf("the thread is %q; want two entries and one note of who is in copy", got)
+	}
+}
+
+// Somebody who was in the target before us keeps their name there under every policy, also when the process dies on the way.
+func TestEdgePersonMatchedCutOff(t *testing.T) {
+	for n := 1; n < 60; n++ {
+		s := newStage(t)
+		s.Migration.Conflict = delta.SourceWins
+		there := desk.Ref{Kind: desk.Person, ID: s.Target.Add(desk.Person, desk.Fields{desk.Name: {"Dr. Ann"}, desk.Email: {"ann@x.example"}})}
+		s.Source.Add(desk.Person, desk.Fields{desk.Name: {"Ann"}, desk.Email: {"ann@x.example"}})
+		s.Effects.Cuts = []deltatest.Cut{{Effect: s.Effects.Count() + n}}
+		s.full()
+		if now, err := s.Target.AsTarget().Read(ctx, there); err != nil || now.Fields[desk.Name].First() != "Dr. Ann" {
+			t.Errorf("cut off at %s: the name is %v, %v", s.Effects.Names[n-1], now.Fields[desk.Name], err)
+		}
+		if s.Restarts == 0 {
+			return
+		}
 	}
 }
 

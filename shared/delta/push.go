@@ -498,12 +498,15 @@ func (e *Engine) build(ctx context.Context, w *work, res mapping.Result) error {
 	}
 	w.digest = digestJSON([]any{w.want.Digest(), res.Noted, files})
 	if w.ref.Kind == desk.Ticket {
-		if err := e.loadEntries(ctx, w); err != nil {
+		err := e.loadEntries(ctx, w)
+		if err != nil {
 			return err
 		}
 		for i, n := range res.Noted {
 			if n.Field.Points() == desk.Person {
-				res.Noted[i].Value = e.names(ctx, n.Value)
+				if res.Noted[i].Value, err = e.names(ctx, n.Value); err != nil {
+					return fmt.Errorf("name whom field %s of %s points to: %w", n.Field, w.ref, err)
+				}
 			}
 		}
 		e.addNotes(w, res)
@@ -562,13 +565,16 @@ func (e *Engine) addNotes(w *work, res mapping.Result) {
 	}
 }
 
-// names turns people's ids into what a reader of a note can understand. Whom the source does not show keeps the id.
-func (e *Engine) names(ctx context.Context, ids desk.Value) desk.Value {
+// names turns people's ids into what a reader of a note can understand. Whom the source does not show keeps the id. Whom it cannot show
+// just now is waited for: a note that says something else is another one, and would stand beside the first.
+func (e *Engine) names(ctx context.Context, ids desk.Value) (desk.Value, error) {
 	var out desk.Value
 	for _, id := range ids {
 		rec, err := e.Source.Read(ctx, desk.Ref{Kind: desk.Person, ID: id})
 		name, mail := rec.Fields[desk.Name].First(), rec.Fields[desk.Email].First()
 		switch {
+		case err != nil && !errors.Is(err, desk.ErrNotFound) && !errors.Is(err, desk.ErrRejected):
+			return nil, err
 		case err != nil || name == "" && mail == "":
 			out = append(out, id)
 		case name == "" || mail == "":
@@ -577,7 +583,7 @@ func (e *Engine) names(ctx context.Context, ids desk.Value) desk.Value {
 			out = append(out, name+" <"+mail+">")
 		}
 	}
-	return out
+	return out, nil
 }
 
 // settle decides what follows from w.err, and finishes w if that is an outcome (model: GiveUp). A record that failed becomes
