@@ -159,6 +159,16 @@ func (h Held) decisions() map[desk.Field]Decision {
 	return out
 }
 
+// spend takes the decision about a field back, so that it is asked again.
+func (h *Held) spend(f desk.Field) {
+	h.Fields = slices.Clone(h.Fields)
+	for i := range h.Fields {
+		if x := &h.Fields[i]; x.Field == f && x.Decision != nil {
+			x.Decision, x.Again = nil, true
+		}
+	}
+}
+
 // says tells whether a decision about a field comes to this value of the target, where the source has that one.
 func (d Decision) says(target, source string) bool {
 	return d.Choice == ChooseSource && target == source || d.Choice == ChooseValue && target == d.Value.Digest()

@@ -165,6 +165,7 @@ func (e *Engine) tellOurs(w *work, now desk.Record, others bool) {
 	for f, b := range w.before.Intent {
 		theirs, t := b.Theirs, now.Fields[f].Digest()
 		changed := !theirs || moved || t != b.Was
+		was := b.Was
 		b.Theirs, b.Was = false, ""
 		switch {
 		case t == b.tgt() && (theirs || !now.Touched[f]):
@@ -177,6 +178,8 @@ func (e *Engine) tellOurs(w *work, now desk.Record, others bool) {
 			// It took effect, and people put back what was there; or it did not, and they tried something. Somebody has to say.
 			fields[f] = base{Src: "cut off", Tgt: "cut off", Ask: true}
 			ours[f] = true
+		case now.Touched[f] && theirs && moved && t == was: // the same behind an answer that was about what they put back
+			w.heldBefore.spend(f)
 		}
 	}
 	for f, put := range w.before.Puts {

@@ -665,6 +665,27 @@ func TestRacePutBackAfterDecision(t *testing.T) {
 	s.held("subject changed on both sides")
 }
 
+// The same in one call, and people set again what the decision was about: its target has moved, there and back.
+func TestRacePutBackWhatWasDecided(t *testing.T) {
+	for _, d := range []delta.Decision{{Choice: delta.ChooseSource}, {Choice: delta.ChooseValue, Value: desk.Value{"three"}}} {
+		s := newStage(t)
+		s.Target.TellsTouched = true
+		id := s.ticket("one")
+		full(t, s.World)
+		s.Target.Edit(s.there(id), desk.Fields{desk.Subject: {"by an agent"}})
+		s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"two"}})
+		s.delta()
+		if err := s.Engine().Decide(ctx, ticket(id), desk.Subject, "", d); err != nil {
+			t.Fatal(err)
+		}
+		lose(t, s.Target, "apply", func() { s.Target.Edit(s.there(id), desk.Fields{desk.Subject: {"by an agent"}}) })
+		s.delta()
+		s.delta()
+		s.field(id, desk.Subject, "[by an agent]")
+		s.held("subject changed on both sides (and again since it was decided)")
+	}
+}
+
 // An entry is in the ticket already, a person says, and before that is carried out people delete the ticket. What is made in its
 // place has none of it, whatever comes in between; what is in doubt there is asked anew.
 func TestRaceAnswerForGone(t *testing.T) {
