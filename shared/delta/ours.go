@@ -299,7 +299,7 @@ func (w *work) ofEarlierDay() bool {
 	})
 }
 
-// unsure marks the fields of an adopted ticket that say neither what the source says nor what the ledger knows of our last
+// unsure marks the fields of an adopted record that say neither what the source says nor what the ledger knows of our last
 // write: a ledger of an earlier day cannot tell whether people set (or emptied) them or we did since. So it is asked. Of links that
 // is so only where one is missing that could be drawn and was: they come one after the other, as their other ends arrive.
 func (e *Engine) unsure(w *work, now desk.Record) {

@@ -323,6 +323,30 @@ func TestRaceRestoredWords(t *testing.T) {
 	s.held("the source's entry "+entry+" and the target's 10", " say different things")
 }
 
+// The same of a person's name: whoever set it in the target, somebody says what it is to be.
+func TestRaceRestoredPerson(t *testing.T) {
+	s := newStage(t)
+	ann := desk.Ref{Kind: desk.Person, ID: s.Source.Add(desk.Person, desk.Fields{desk.Name: {"Ann"}, desk.Email: {"ann@x.example"}})}
+	s.full()
+	day := s.Store.Snapshot()
+	s.Source.Edit(ann, desk.Fields{desk.Name: {"Anna"}})
+	s.delta()
+	s.Store.Restore(day)
+	s.Restart()
+	s.Source.Edit(ann, desk.Fields{desk.Name: {"Ann"}})
+	s.Wait(time.Hour)
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "all", Restart: true, Adopt: true})
+	s.held("name changed on both sides")
+	if err := s.Engine().Decide(ctx, ann, desk.Name, "", delta.Decision{Choice: delta.ChooseSource}); err != nil {
+		t.Fatal(err)
+	}
+	s.delta()
+	if is := s.Target.Look()[ann.String()][0].Fields[desk.Name]; is != "[Ann]" {
+		t.Errorf("the name is %s", is)
+	}
+	s.nothingHeld()
+}
+
 // The ledger is of an earlier day than an entry's turn to private. The source has turned it back since: nobody can tell whether
 // people or the migration hid it in the target, so a person is asked.
 func TestRaceRestoredPrivacy(t *testing.T) {

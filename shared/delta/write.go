@@ -377,7 +377,7 @@ func (e *Engine) mergeFields(w *work, now desk.Record, defs desk.Definitions, cr
 		}
 		return m
 	}
-	if w.ofEarlierDay() && w.ref.Kind == desk.Ticket && !created {
+	if w.ofEarlierDay() && !created {
 		e.unsure(w, now)
 	}
 	policies := e.mig.Policies
