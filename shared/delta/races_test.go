@@ -1,6 +1,7 @@
 package delta_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -83,6 +84,39 @@ func TestRaceUnseenCreate(t *testing.T) {
 	full(t, s.World)
 	s.Target.Fail = nil
 	run(t, s.World, mainDelta)
+	s.held("priority")
+}
+
+// halfMade tells with an error that the first ticket was made.
+type halfMade struct {
+	desk.Target
+	made bool
+}
+
+func (h *halfMade) Create(ctx context.Context, r desk.Record) (desk.Written, error) {
+	w, err := h.Target.Create(ctx, r)
+	if err != nil || r.Ref.Kind != desk.Ticket || h.made {
+		return w, err
+	}
+	h.made = true
+	return desk.Written{ID: w.ID, Entries: w.Entries}, noAnswer()
+}
+
+// The same of a create that the desk says has come only half of the way.
+func TestRaceHalfMade(t *testing.T) {
+	s := newStage(t)
+	s.Migration.Policies.ConflictField = map[desk.Field]delta.Conflict{desk.Priority: delta.TargetWins}
+	s.Target.Normalise = func(f desk.Field, v desk.Value) desk.Value {
+		if f != desk.Priority {
+			return v
+		}
+		return desk.Value{strings.ToUpper(v.First())}
+	}
+	id := s.ticket("one")
+	s.Source.Edit(ticket(id), desk.Fields{desk.Priority: {"low"}})
+	if _, err := own(t, s.World, s.World.Source.AsSource(), &halfMade{Target: s.World.Target.AsTarget()})(delta.Request{Kind: delta.Full, Scope: "all"}); err != nil {
+		t.Fatal(err)
+	}
 	s.held("priority")
 }
 

@@ -174,20 +174,24 @@ func (e *Engine) create(ctx context.Context, w *work) (desk.Record, error) {
 	w.row.Claim.Create, w.open = false, nil // whatever was in doubt, nothing else is in it
 	w.wrote = append(w.wrote, "created")
 	e.noteEntries(w, written, nil)
-	if err != nil {
-		return desk.Record{}, e.doubt(ctx, w, fmt.Errorf("create %s: %w", w.ref, err))
-	}
 	now := written.Now
-	if now == nil {
-		r, err := e.Target.Read(ctx, e.targetRef(w))
-		if err != nil {
-			w.row.Claim.Intent = map[desk.Field]base{}
-			for f, v := range w.want.Fields {
-				w.row.Claim.Intent[f] = newBase(v.Digest(), v.Digest())
-			}
-			return desk.Record{}, e.unseen(ctx, w, err)
-		}
+	var unread error
+	if err == nil && now == nil {
+		var r desk.Record
+		r, unread = e.Target.Read(ctx, e.targetRef(w))
 		now = &r
+	}
+	if err != nil || unread != nil {
+		w.row.Claim.Intent = map[desk.Field]base{}
+		for f, v := range w.want.Fields {
+			w.row.Claim.Intent[f] = newBase(v.Digest(), v.Digest())
+		}
+	}
+	switch {
+	case err != nil:
+		return desk.Record{}, e.doubt(ctx, w, fmt.Errorf("create %s: %w", w.ref, err))
+	case unread != nil:
+		return desk.Record{}, e.unseen(ctx, w, unread)
 	}
 	// Until everything is there the base is what the target looks like just after the create: what it lacks still differs
 	// from the source and will be applied, what people change from now on is told apart.
