@@ -138,7 +138,7 @@ func (e *Engine) keepEntries(ctx context.Context, w *work, row *ledgerRow) error
 
 // newEntryRow is what the ledger knows of an entry that was written just now.
 func newEntryRow(en desk.Entry, target string) entryRow {
-	return entryRow{Target: target, Digest: wordsDigest(en), Files: filesDigest(en), Private: !en.Public}
+	return entryRow{Target: target, Digest: wordsDigest(en), Files: filesDigest(en), Private: !en.Public, Unseen: true}
 }
 
 // foundEntryRow is what the ledger can know of an entry that the target's thread shows as ours without our knowing of it: its
@@ -146,6 +146,7 @@ func newEntryRow(en desk.Entry, target string) entryRow {
 // An entry that only the target hides may be its people's doing: it is not made public without asking.
 func foundEntryRow(en, there desk.Entry) entryRow {
 	row := newEntryRow(en, there.ID)
+	row.Unseen = false
 	row.Private, row.Own = !there.Public, !there.Public && en.Public
 	switch shown := wordsDigest(there); {
 	case !alike(en, there):
@@ -154,6 +155,14 @@ func foundEntryRow(en, there desk.Entry) entryRow {
 		row.Shown = shown
 	}
 	return row
+}
+
+// seen notes how the target shows what was written last.
+func (k *entryRow) seen(shown string) {
+	k.Unseen, k.Shown = false, shown
+	if shown == k.Digest {
+		k.Shown = ""
+	}
 }
 
 // says tells whether the source still says what it said last.

@@ -109,9 +109,7 @@ func (e *Engine) noteShown(w *work, after desk.Record) {
 			continue
 		}
 		k := w.known[id]
-		if k.Shown = wordsDigest(t); k.Shown == k.Digest {
-			k.Shown = ""
-		}
+		k.seen(wordsDigest(t))
 		k.Target = t.ID
 		w.remember(id, k)
 	}
@@ -213,7 +211,7 @@ func (e *Engine) tellRevised(w *work, c *claim, now desk.Record) {
 			continue
 		}
 		if shown := wordsDigest(now.Entries[i]); shown != cmpOr(k.Shown, k.Digest) && slices.Contains(c.Words, id) {
-			k.Digest, k.Files, k.Shown, k.Left = shown, "", "", false // what was written then, of which the source may say something else by now
+			k.Digest, k.Files, k.Shown, k.Unseen, k.Left = shown, "", "", false, false // what was written then, of which the source may say something else by now
 		}
 		if now.Entries[i].Public == public && slices.Contains(c.Turns, id) {
 			k.Private, k.Turned = !public, false

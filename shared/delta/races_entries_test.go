@@ -1,6 +1,7 @@
 package delta_test
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"testing"
@@ -194,6 +195,76 @@ func TestRaceRevisedThenCutOff(t *testing.T) {
 		if t.Failed() {
 			t.Fatalf("cut off at %s", s.Effects.Names[s.Effects.Cuts[0].Effect-1])
 		}
+	}
+}
+
+// signing is a target that shows our entries its own way.
+type signing struct{ desk.Target }
+
+func (x *signing) Read(ctx context.Context, ref desk.Ref) (desk.Record, error) {
+	r, err := x.Target.Read(ctx, ref)
+	for i := range r.Entries {
+		if r.Entries[i].Marker != "" {
+			r.Entries[i].Body += " (signed)"
+		}
+	}
+	return r, err
+}
+
+func (x *signing) Find(ctx context.Context, source desk.Ref) ([]string, error) {
+	return x.Target.(desk.Finder).Find(ctx, source)
+}
+
+func (x *signing) Revise(ctx context.Context, ticket desk.Ref, en desk.Entry) error {
+	return x.Target.(desk.Reviser).Revise(ctx, ticket, en)
+}
+
+// How such a target shows an entry is no edit of people's: not when it came with the create, and not when the next call after it came, or
+// after it was revised, is refused. What the source changes then goes through.
+func TestRaceShownInItsOwnWay(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		refused int // which call to write the ticket
+		change  func(s *stage, id string)
+	}{
+		{"created", 0, func(*stage, string) {}},
+		{"added", 2, func(s *stage, id string) {
+			s.say(id, "second")
+			s.Source.Say(id, true, customer, "third", map[string][]byte{"a.txt": []byte("a")})
+		}},
+		{"revised", 1, func(s *stage, id string) {
+			s.Source.Revise(id, 0, func(en *desk.Entry) { en.Body = "changed" })
+			s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"two"}})
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := newStage(t)
+			id := s.ticket("one", "first")
+			r := own(t, s.World, s.World.Source.AsSource(), &signing{s.World.Target.AsTarget()})
+			do := func(q delta.Request) {
+				t.Helper()
+				s.Wait(time.Hour)
+				run, err := r(q)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if rep := reportOf(t, s.World, run.ID); len(rep.Kept) > 0 {
+					t.Errorf("the report says that people changed %v", rep.Kept)
+				}
+			}
+			do(delta.Request{Kind: delta.Full, Scope: "all"})
+			tc.change(s, id)
+			at(s.Target, "apply", tc.refused, func() error { return &desk.Error{Op: "apply", Class: desk.ErrConflict} })
+			do(mainDelta)
+			s.Target.Fail = nil
+			n := len(s.Target.Look()["ticket/"+id][0].Entries)
+			s.Source.Redact(id, min(n, 2)-1)
+			do(mainDelta)
+			if got := bodies(s.Target.Look()["ticket/"+id][0]); got[min(n, 2)-1] != "(redacted)" {
+				t.Errorf("the thread is %q; want what was redacted in the source to be so there", got)
+			}
+			s.nothingHeld()
+		})
 	}
 }
 

@@ -79,6 +79,10 @@ func (p Policies) judge(c copied) fate {
 		// source does not tell is no edit by people.
 		base, out.row.Shown = shown, shown
 	}
+	if c.tgt != nil && k.Unseen { // its writer came no further: this is how the target shows it
+		base = shown
+		out.row.seen(shown)
+	}
 	changed, flipped := digest != k.Digest || files != k.Files, public == k.Private
 	edited, turned := shown != base || c.harm != nil && c.harm.files != "", visible == k.Private
 	choice := c.answer.Choice
@@ -190,7 +194,7 @@ func (p Policies) judge(c copied) fate {
 		out.ask = append(out.ask, fmt.Sprintf("entry %s was changed or redacted in the source, and this target cannot change entries: change %s there by hand", c.id, there))
 	}
 	if out.words {
-		out.row.Digest, out.row.Files, out.row.Shown, out.row.Left = digest, files, "", false
+		out.row.Digest, out.row.Files, out.row.Shown, out.row.Unseen, out.row.Left = digest, files, "", true, false
 		out.stale = true
 	}
 	if out.turn = turn; out.words || turn {
@@ -205,7 +209,7 @@ func (f fate) brings(k entryRow) entryRow {
 		k.Private, k.Own, k.Turned = f.row.Private, f.row.Own, f.row.Turned
 	}
 	if f.words {
-		k.Digest, k.Files, k.Shown, k.Left = f.row.Digest, f.row.Files, f.row.Shown, f.row.Left
+		k.Digest, k.Files, k.Shown, k.Unseen, k.Left = f.row.Digest, f.row.Files, f.row.Shown, f.row.Unseen, f.row.Left
 	}
 	return k
 }
@@ -450,7 +454,7 @@ func (e *Engine) reviseOne(ctx context.Context, w *work, id string, f fate, lock
 	err := e.Target.(desk.Reviser).Revise(ctx, e.targetRef(w), en, lock)
 	if errors.Is(err, desk.ErrNotFound) { // people took it out; or the ticket is no more, as the next reading tells
 		w.unanswered, w.revised = false, true
-		f.row.Left, f.row.Shown = f.row.Digest != taken, ""
+		f.row.Left, f.row.Shown, f.row.Unseen = f.row.Digest != taken, "", false
 		w.remember(id, f.row)
 		w.out.Kept = append(w.out.Kept, "entry "+id)
 		return nil

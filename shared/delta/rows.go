@@ -449,6 +449,8 @@ type entryRow struct {
 	Files  string `json:"f,omitempty"`
 	// Shown is the digest of what the target showed then, where it shows them its own way or was left as it was.
 	Shown string `json:"s,omitempty"`
+	// Unseen: nobody has looked yet how the target shows what was written last.
+	Unseen bool `json:"u,omitempty"`
 	// Private: the source did not show it to the customer.
 	Private bool `json:"p,omitempty"`
 	// Own: the target's people made it private themselves.
