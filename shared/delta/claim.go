@@ -290,7 +290,7 @@ func (e *Engine) commit(ctx context.Context, w *work, out Outcome) error {
 	}
 	if w.ref.Kind != desk.Ticket {
 		e.mu.Lock()
-		delete(e.people, w.ref) // it may be another one now
+		delete(e.people, w.run.ID+" "+w.ref.String()) // it may be another one now
 		e.mu.Unlock()
 	}
 	w.done = true

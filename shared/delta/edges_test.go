@@ -863,6 +863,31 @@ func TestEdgePersonCache(t *testing.T) {
 	}
 }
 
+// The same where another process has made the person again, and this one has known the first one all the time.
+func TestEdgePersonMadeElsewhere(t *testing.T) {
+	s := newStage(t)
+	s.Migration.OnTargetGone = delta.RecreateGone
+	ann := desk.Ref{Kind: desk.Person, ID: s.Source.Add(desk.Person, desk.Fields{desk.Name: {"Ann"}, desk.Email: {"ann@x.example"}})}
+	s.Source.Add(desk.Ticket, desk.Fields{desk.Subject: {"one"}, desk.Requester: {ann.ID}})
+	other := own(t, s.World, s.World.Source.AsSource(), s.World.Target.AsTarget())
+	do := func(q delta.Request) {
+		s.Wait(time.Hour)
+		if _, err := other(q); err != nil {
+			t.Fatal(err)
+		}
+	}
+	do(delta.Request{Kind: delta.Full, Scope: "all"})
+	s.Target.Remove(desk.Ref{Kind: desk.Person, ID: s.Target.Target(ann)})
+	s.Source.Edit(ann, desk.Fields{desk.Name: {"Anne"}})
+	s.delta()
+	id := s.Source.Add(desk.Ticket, desk.Fields{desk.Subject: {"two"}, desk.Requester: {ann.ID}})
+	do(mainDelta)
+	now, err := s.Target.AsTarget().Read(ctx, s.there(id))
+	if is := s.Target.Target(ann); err != nil || now.Fields[desk.Requester].First() != is {
+		t.Errorf("the ticket points to person %v, %v; the person is %s", now.Fields[desk.Requester], err, is)
+	}
+}
+
 // A restart is stopped, a delta goes on, the restart is continued: the window's cutoff does not move back.
 func TestEdgeCutoffBack(t *testing.T) {
 	w := world(t)

@@ -63,7 +63,7 @@ type Engine struct {
 	mu        sync.Mutex
 	defs      *desk.Definitions
 	pages     map[string][]planEntry // by object key, a small cache
-	people    map[desk.Ref]string    // resolved in this session
+	people    map[string]string      // resolved, by run: another process may have made somebody anew since
 	rematch   map[string]bool        // fallback people looked for again, by run
 	shown     map[string][]string    // ids that a survey's stage has shown, see surveyed
 	foreseen  map[string]string      // people that runs that only look have looked for, by run
@@ -106,7 +106,7 @@ func New(c Config) (*Engine, error) {
 	}
 	return &Engine{
 		Config: c, mig: c.Migration, rows: c.Rows, rules: c.Migration.Rules.Hash(), born: c.Now(),
-		pages: map[string][]planEntry{}, people: map[desk.Ref]string{}, rematch: map[string]bool{}, shown: map[string][]string{},
+		pages: map[string][]planEntry{}, people: map[string]string{}, rematch: map[string]bool{}, shown: map[string][]string{},
 		foreseen: map[string]string{}, tries: map[Message]int{}, rehearsed: map[string]int{}, seconds: map[string]float64{},
 	}, nil
 }

@@ -69,8 +69,9 @@ func (e *Engine) pointed(ctx context.Context, w *work, ref desk.Ref) (string, er
 	if !slices.Contains(e.kinds(), ref.Kind) {
 		return "", nil
 	}
+	key := w.run.ID + " " + ref.String()
 	e.mu.Lock()
-	id, ok := e.people[ref]
+	id, ok := e.people[key]
 	e.mu.Unlock()
 	if ok {
 		return id, nil
@@ -110,7 +111,7 @@ func (e *Engine) pointed(ctx context.Context, w *work, ref desk.Ref) (string, er
 		clear(e.people)
 	}
 	if !w.run.Dry && row.Target != "" && row.How != "fallback" {
-		e.people[ref] = row.Target
+		e.people[key] = row.Target
 	}
 	e.mu.Unlock()
 	return row.Target, nil
