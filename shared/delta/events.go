@@ -464,20 +464,20 @@ func (e *Engine) leave(ctx context.Context, w *work, why string) error {
 		return nil
 	}
 	if err := e.endWith(ctx, w); err != nil {
-		return err
+		return e.release(ctx, w, err)
 	}
 	if err := e.dropHeld(ctx, w.ref, w.row); err != nil {
-		return err
+		return e.release(ctx, w, err)
 	}
 	now, err := e.Target.Read(ctx, e.targetRef(w))
 	if err != nil && !errors.Is(err, desk.ErrNotFound) {
-		return fmt.Errorf("carry over that %s was %s: %w", w.ref, reason, err)
+		return e.release(ctx, w, fmt.Errorf("carry over that %s was %s: %w", w.ref, reason, err))
 	}
 	var wrote desk.Fields
 	if err == nil && now.Ref.ID == w.row.Target && w.row.How != mergedThere {
 		others, err := e.holdsOthers(ctx, w, now)
 		if err != nil {
-			return err
+			return e.release(ctx, w, err)
 		}
 		e.unread(w, e.untagged(w, now), others)
 		policy := e.mig.OnMerged
@@ -741,7 +741,7 @@ func (e *Engine) carryOutEvent(ctx context.Context, w *work) error {
 	}
 	switch {
 	case gone && w.before != nil && w.before.Delete:
-		w.wrote = append(w.wrote, "deleted") // by one of us who was cut off
+		w.wrote, w.deleting = append(w.wrote, "deleted"), true // by one of us who was cut off
 	case gone:
 		out = OutUnchanged // on both sides
 	case err != nil:
@@ -757,7 +757,7 @@ func (e *Engine) carryOutEvent(ctx context.Context, w *work) error {
 	default:
 		wrote = e.leaving(policy, now)
 	}
-	if w.deleting = remove; remove {
+	if w.deleting = w.deleting || remove; remove {
 		err = e.remove(ctx, w, now.Lock)
 	} else {
 		err = e.applyLeaving(ctx, w, wrote, now)

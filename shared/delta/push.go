@@ -357,7 +357,7 @@ func (e *Engine) prepare(ctx context.Context, w *work) error {
 			return err
 		}
 		switch {
-		case w.row.Target == "" && w.row.Claim == nil && !e.forgotten(w), w.row.Gone == rec.Event && w.row.Claim == nil, w.ref.Kind != desk.Ticket:
+		case w.row.Target == "" && w.row.Claim == nil && !e.forgotten(w), w.leftBefore(), w.ref.Kind != desk.Ticket:
 			note := e.noteSeen
 			if !shown && w.it.Event == desk.Deleted {
 				note = e.noteDeleted
@@ -424,6 +424,12 @@ func (e *Engine) prepare(ctx context.Context, w *work) error {
 		w.later = CreateOnly
 	}
 	return nil
+}
+
+// leftBefore tells whether it has been carried over already that the record left the source. A ledger of an earlier day does not know
+// whether it had come back in between.
+func (w *work) leftBefore() bool {
+	return w.row.Gone == w.rec.Event && w.row.Claim == nil && !(w.ofEarlierDay() && w.row.Stamp.Before(w.rec.Stamp))
 }
 
 // problem is the error of a record for which the mapping says block.

@@ -215,8 +215,8 @@ func (x *signing) Find(ctx context.Context, source desk.Ref) ([]string, error) {
 	return x.Target.(desk.Finder).Find(ctx, source)
 }
 
-func (x *signing) Revise(ctx context.Context, ticket desk.Ref, en desk.Entry) error {
-	return x.Target.(desk.Reviser).Revise(ctx, ticket, en)
+func (x *signing) Revise(ctx context.Context, ticket desk.Ref, en desk.Entry, lock string) error {
+	return x.Target.(desk.Reviser).Revise(ctx, ticket, en, lock)
 }
 
 // How such a target shows an entry is no edit of people's: not when it came with the create, and not when the next call after it came, or

@@ -669,6 +669,31 @@ func TestRaceOpenCreateMergedOutside(t *testing.T) {
 	}
 }
 
+// The same, and the ticket that was found cannot be read at first: nobody waits for a claim that nobody holds.
+func TestRaceOpenCreateMergedOutsideUnread(t *testing.T) {
+	s := newStage(t)
+	s.Migration.OnMerged = delta.Close
+	b := s.ticket("b")
+	s.Source.Edit(ticket(b), desk.Fields{desk.Group: {"Sales"}})
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "support"})
+	s.Wait(time.Hour)
+	a := s.ticket("a", "of a")
+	var since time.Time
+	lose(t, s.Target, "create", func() {
+		s.Wait(time.Second)
+		s.Source.Join(ticket(a), ticket(b))
+		at(s.Target, "read", 1, func() error {
+			since = s.Clock()
+			return noAnswer()
+		})
+	})
+	run(t, s.World, delta.Request{Kind: delta.Delta, Window: "support"})
+	s.field(a, desk.Status, "[resolved]")
+	if took := s.Clock().Sub(since); since.IsZero() || took > 2*time.Minute {
+		t.Errorf("it took %s more", took)
+	}
+}
+
 // An undo took a link away, and the ledger is of the day before: nobody can tell any more whether people did, so a person is asked.
 func TestRaceRestoredLink(t *testing.T) {
 	s := newStage(t)

@@ -178,6 +178,27 @@ func TestRaceDeletedBehindLostAnswer(t *testing.T) {
 	}
 }
 
+// The same, and whoever takes it over dies, too: that we have deleted it is not forgotten, and nobody is asked when it comes back.
+func TestRaceDeletedBehindTwoDeaths(t *testing.T) {
+	for n := 1; n < 60; n++ {
+		s := newStage(t)
+		s.Migration.OnDeleted = delta.Mirror
+		id := s.ticket("one", "hello")
+		s.full()
+		s.Source.Remove(ticket(id))
+		lose(t, s.Target, "delete", func() { s.Effects.Cuts = []deltatest.Cut{{Effect: s.Effects.Count() + n}} })
+		if s.delta(); s.Restarts == 0 {
+			return
+		}
+		s.Source.Restore(ticket(id))
+		s.delta()
+		s.nothingHeld()
+		if s.thread(id, "hello"); t.Failed() {
+			t.Fatalf("cut off at %s", s.Effects.Names[s.Effects.Cuts[0].Effect-1])
+		}
+	}
+}
+
 // A full run is cancelled while the answer to a create is open, or what was made cannot be read back, and the ticket is deleted: the
 // next full run does not see it any more, and no feed tells. A census finds what may have been left behind.
 func TestRaceDeletedBehindOpenCreate(t *testing.T) {
@@ -834,6 +855,37 @@ func TestRaceRestoredDeletionSeen(t *testing.T) {
 	s.Source.Restore(ticket(id))
 	s.delta()
 	s.held("status")
+}
+
+// The ledger is of a day on which a ticket was deleted. It has come back since, and was deleted once more: that is carried over again.
+func TestRaceRestoredDeletedAgain(t *testing.T) {
+	for _, before := range []bool{true, false} { // the migration adopts what is there
+		s := newStage(t)
+		s.Migration.OnDeleted, s.Migration.ClosedStatus = delta.Close, "closed"
+		id := s.ticket("one")
+		s.full()
+		s.Source.Remove(ticket(id))
+		s.delta()
+		day := s.Store.Snapshot()
+		s.Source.Restore(ticket(id))
+		s.delta()
+		s.field(id, desk.Status, "[open]")
+		s.Store.Restore(day)
+		s.Restart()
+		adopt := func() {
+			s.Wait(time.Hour)
+			run(t, s.World, delta.Request{Kind: delta.Full, Scope: "all", Restart: true, Adopt: true})
+		}
+		if before {
+			adopt()
+		}
+		s.Wait(time.Hour)
+		if s.Source.Remove(ticket(id)); !before {
+			adopt()
+		}
+		s.delta()
+		s.field(id, desk.Status, "[closed]")
+	}
 }
 
 // What a window's mode leaves out is taken up by another window that covers it, whatever its scope is called.
