@@ -223,7 +223,7 @@ func (e *Engine) saveRow(ctx context.Context, w *work) error {
 // nothing open behind it. The row keeps when the reading began, not when it was carried out: what changed in between is not
 // in it and must not be dropped unread.
 func (e *Engine) commit(ctx context.Context, w *work, out Outcome) error {
-	if w.claimed == "" && !w.held.empty() {
+	if w.claimed == "" && (!w.held.empty() || w.heldVersion > 0) { // what was decided is in the row before the question goes
 		if err := e.claim(ctx, w, nil); err != nil {
 			return err
 		}

@@ -120,6 +120,28 @@ func TestEdgeHeldCrash(t *testing.T) {
 	}
 }
 
+// A process dies at any effect while it carries out an answer that leaves the target its value: nobody is asked again.
+func TestEdgeAnswerCarriedOutOnce(t *testing.T) {
+	for n := 1; n < 60; n++ {
+		s := newStage(t)
+		id := s.ticket("one")
+		s.full()
+		s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"two"}})
+		s.Target.Edit(s.there(id), desk.Fields{desk.Subject: {"by an agent"}})
+		s.delta()
+		if err := s.Engine().Decide(ctx, ticket(id), desk.Subject, "", delta.Decision{Choice: delta.ChooseTarget}); err != nil {
+			t.Fatal(err)
+		}
+		s.Effects.Cuts = []deltatest.Cut{{Effect: s.Effects.Count() + n}}
+		s.delta()
+		s.field(id, desk.Subject, "[by an agent]")
+		if s.nothingHeld(); s.Restarts == 0 || t.Failed() {
+			t.Logf("cut off at effect %d from the run's first", n)
+			return
+		}
+	}
+}
+
 // A window of mode "update": the new requester of a migrated ticket is not in the target yet.
 func TestEdgeUpdateModeLosesRequester(t *testing.T) {
 	w := world(t)
