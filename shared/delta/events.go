@@ -611,7 +611,9 @@ func (e *Engine) left(ctx context.Context, w *work) error {
 	if w.row.Target != "" {
 		w.row.Open = w.open // should the record come back
 	}
-	w.row.Last = &last{Run: w.m.Run, Pos: w.pos(), Out: w.out}
+	if w.later == "" { // else a doubled message has to put it off as well
+		w.row.Last = &last{Run: w.m.Run, Pos: w.pos(), Out: w.out}
+	}
 	w.row.trace(Trace{At: e.Now().UTC(), Run: w.run.ID, Seen: w.it.Stamp.At, Outcome: w.out.Outcome, Why: w.out.Reason, Wrote: w.wrote, Blind: true})
 	if err := e.saveRow(ctx, w); err != nil {
 		return err

@@ -952,6 +952,26 @@ func TestRaceHealInAnotherScope(t *testing.T) {
 	}
 }
 
+// A ticket was merged outside the scope, and the window that updates has failed with it. The one that only creates leaves it to that.
+func TestRaceMergedOutsideInCreateMode(t *testing.T) {
+	s := newStage(t)
+	s.Migration.OnMerged = delta.Close
+	s.Migration.Windows = map[string]delta.Window{"new": {Scope: "support", Mode: delta.CreateOnly}, "changed": {Scope: "support", Mode: delta.UpdateOnly}}
+	do := func(window string) {
+		s.Wait(time.Hour)
+		run(t, s.World, delta.Request{Kind: delta.Delta, Window: window})
+	}
+	a, b := s.ticket("a"), s.ticket("b")
+	s.Source.Edit(ticket(b), desk.Fields{desk.Group: {"Sales"}})
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "support"})
+	s.Source.Join(ticket(a), ticket(b))
+	s.Target.Fail = failOnce("apply", desk.ErrRejected)
+	do("changed")
+	do("new")
+	do("changed")
+	s.field(a, desk.Status, "[resolved]")
+}
+
 // A ticket that is about to be made again in a window that only updates, cut off just then.
 func TestRaceOpenCreateInUpdateMode(t *testing.T) {
 	for n := 1; n < 60; n++ {
