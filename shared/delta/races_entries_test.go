@@ -292,6 +292,28 @@ func TestRaceTurnedBesidePeoples(t *testing.T) {
 	}
 }
 
+// Other bytes are put in the place of a file, and neither its size nor its hash tells, after it was staged: what is copied is what the
+// source has now, whether the words changed as well or the first attempt failed.
+func TestRaceFileReplacedAfterStaging(t *testing.T) {
+	for _, failed := range []bool{false, true} {
+		s := newStage(t)
+		s.Source.HidesSizes = true
+		id := s.ticket("one")
+		s.full()
+		s.Source.Say(id, true, customer, "see the file", map[string][]byte{"a.txt": []byte("secret")})
+		if failed {
+			s.Target.Fail = failOnce("apply", desk.ErrRejected)
+		}
+		s.delta()
+		s.Source.Replace(id, 0, []byte("public"), false)
+		if !failed {
+			s.Source.Revise(id, 0, func(en *desk.Entry) { en.Body = "see the other file" })
+		}
+		s.delta()
+		same(t, "files", s.Source.Look()["own ticket/"+id][0].Files, s.Target.Look()["ticket/"+id][0].Files)
+	}
+}
+
 // A reply loses its answer in a target that cannot show which entries are ours. Whatever the source does with the ticket before anybody
 // has said what became of it, the reply is not added again: it is asked.
 func TestRaceDoubtGoesAlong(t *testing.T) {

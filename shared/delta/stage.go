@@ -76,8 +76,13 @@ func (e *Engine) stageFiles(ctx context.Context, w *work, entries []desk.Entry) 
 }
 
 func (e *Engine) stageFile(ctx context.Context, w *work, entry string, f desk.File) (Info, string, error) {
-	// Size and hash belong to the key: a desk may put other bytes under the same id when something is redacted.
-	same := digestJSON([]any{w.ref.Kind, entry, f.ID, f.Size, f.SHA256})
+	// Size and hash belong to the key: a desk may put other bytes under the same id when something is redacted. Where it tells no hash,
+	// what was staged is good for the version of the record that was read then.
+	of := []any{w.ref.Kind, entry, f.ID, f.Size, f.SHA256}
+	if f.SHA256 == "" {
+		of = append(of, w.rec.Stamp)
+	}
+	same := digestJSON(of)
 	key := fmt.Sprintf("staging/%s/files/%s/%s", e.mig.ID, same, keyID(f.ID))
 	if len(key) > 400 {
 		key = fmt.Sprintf("staging/%s/files/%s", e.mig.ID, same)
