@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"time"
 
 	"github.com/deltadesk/deltadesk/shared/certificate"
 	"github.com/deltadesk/deltadesk/shared/desk"
@@ -231,14 +232,21 @@ func (e *Engine) differs(ctx context.Context, w *work, reason string, hand bool,
 	return nil
 }
 
-// settled tells whether a reading of the target shows everything that we wrote: a desk may show it late, and whoever wrote it may have
-// gone by another clock.
+// settled tells whether a reading of the target shows everything that we wrote, or may have: a desk may show it late, and whoever wrote
+// it may have another clock.
 func (e *Engine) settled(row ledgerRow) error {
-	if n := len(row.Trail); n > 0 && e.TargetSide.ListLag > 0 {
-		last := row.Trail[n-1].At
-		if until := last.Add(e.TargetSide.ListLag + e.Skew); e.Now().Before(until) {
-			return busyError{since: last, until: until}
-		}
+	if e.TargetSide.ListLag == 0 {
+		return nil
+	}
+	var last time.Time
+	if n := len(row.Trail); n > 0 {
+		last = row.Trail[n-1].At
+	}
+	if c := row.Claim; c != nil && c.At.After(last) {
+		last = c.At
+	}
+	if until := last.Add(e.TargetSide.ListLag + e.Skew); e.Now().Before(until) {
+		return busyError{since: last, until: until}
 	}
 	return nil
 }

@@ -1235,6 +1235,54 @@ func TestRaceShownLateToUndo(t *testing.T) {
 	s.field(id, desk.Subject, "[one]")
 }
 
+// A target shows late what was made there, also to whoever has made it or takes over from him: it has not failed, and is not gone.
+func TestRaceShownLateToItsMaker(t *testing.T) {
+	for _, how := range []string{"made", "answer lost", "cut off", "not read"} {
+		s := newStage(t)
+		s.Target.ListLag = 10 * time.Minute
+		s.Migration.OnTargetGone = delta.RecreateGone
+		s.full()
+		s.Wait(time.Hour)
+		id := s.ticket("one", "hello")
+		var made time.Time
+		reads := 0
+		s.Target.Fail = func(op string, ref desk.Ref) error {
+			if ref.Kind != desk.Ticket {
+				return nil
+			}
+			if op == "create" && made.IsZero() {
+				made = s.Clock()
+			}
+			if op != "read" || !s.Clock().Before(made.Add(2*time.Minute)) {
+				return nil
+			}
+			if reads++; reads == 1 && how == "not read" {
+				return noAnswer()
+			}
+			return &desk.Error{Op: op, Class: desk.ErrNotFound}
+		}
+		dead := false
+		s.Target.Lose = func(op string, _ desk.Ref) error {
+			if op != "create" || dead {
+				return nil
+			}
+			switch dead = true; how {
+			case "cut off":
+				panic(deltatest.Crash{})
+			case "answer lost":
+				return noAnswer()
+			}
+			return nil
+		}
+		if rep := s.delta(); rep.Counts.Failed > 0 || rep.Counts.Held > 0 {
+			t.Errorf("%s: %+v", how, rep.Counts)
+		}
+		s.delta()
+		s.thread(id, "hello")
+		s.nothingHeld()
+	}
+}
+
 // The ledger is of an earlier day than a ticket that was deleted and made again since, in a desk that nobody can search: whatever the
 // policy, somebody is asked where it is.
 func TestRaceRestoredMadeAgain(t *testing.T) {

@@ -178,7 +178,9 @@ func (e *Engine) create(ctx context.Context, w *work) (desk.Record, error) {
 	var unread error
 	if err == nil && now == nil {
 		var r desk.Record
-		r, unread = e.Target.Read(ctx, e.targetRef(w))
+		if r, unread = e.Target.Read(ctx, e.targetRef(w)); errors.Is(unread, desk.ErrNotFound) {
+			unread = cmpOr(e.settled(w.row), unread) // it is not shown yet
+		}
 		now = &r
 	}
 	if err != nil || unread != nil {
