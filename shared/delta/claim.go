@@ -174,7 +174,7 @@ func (e *Engine) unanswered(ctx context.Context, w *work, cause error) error {
 	return e.doubt(ctx, w, cause)
 }
 
-// errUnseen says that something was done and could not be looked at.
+// errUnseen says that something was done, as the desk says, and did not show when it was looked at.
 var errUnseen = errors.New("the desk has done it, and did not show it afterwards")
 
 // refused tells whether the desk says that nothing was done.

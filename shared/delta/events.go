@@ -800,7 +800,8 @@ func (e *Engine) remove(ctx context.Context, w *work, lock string) error {
 }
 
 // delete deletes w's ticket in the target as it was when that was decided, and looks whether it is gone: one that people have merged
-// in the same moment is part of theirs now, and a desk without locks may say nothing of that.
+// in the same moment is part of theirs now, and a desk without locks may say nothing of that. One that is shown as before may have been
+// deleted all the same.
 func (e *Engine) delete(ctx context.Context, w *work, d desk.Deleter, lock string) error {
 	if err := d.Delete(ctx, e.targetRef(w), lock); err != nil && !errors.Is(err, desk.ErrNotFound) {
 		return err
@@ -809,8 +810,10 @@ func (e *Engine) delete(ctx context.Context, w *work, d desk.Deleter, lock strin
 	switch {
 	case errors.Is(err, desk.ErrNotFound):
 		return nil
-	case err == nil:
+	case err == nil && now.Ref.ID != w.row.Target:
 		return &desk.Error{Op: "delete target " + w.row.Target, Class: desk.ErrConflict, Said: "it is still there, as ticket " + now.Ref.ID}
+	case err == nil:
+		err = errors.New("it is still there") // for as long as a replica lags, or for good: the next one looks again
 	}
 	return fmt.Errorf("%w: %w", errUnseen, err)
 }

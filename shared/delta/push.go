@@ -482,6 +482,9 @@ func (e *Engine) free(row ledgerRow) error {
 			until = u
 		}
 	}
+	if c.Delete {
+		until = until.Add(e.TargetSide.ListLag) // by then what was deleted is no longer shown, and what is shown was not
+	}
 	if e.Now().Before(until) {
 		return busyError{since: c.At, until: until}
 	}

@@ -411,6 +411,45 @@ func TestRaceUndoUnseen(t *testing.T) {
 	s.field(id, desk.Subject, "[one]")
 }
 
+// A target shows for a while what was deleted there, by a policy or an undo: it was our doing all the same, not that of the target's
+// people, and the ticket comes again. Nothing is written to it while it is shown, also where the source has it again before that.
+func TestRaceDeletedLingers(t *testing.T) {
+	for _, by := range []string{"a policy", "an undo", "a policy, taken back"} {
+		t.Run(by, func(t *testing.T) {
+			s := newStage(t)
+			s.Target.ListLag, s.Target.Lingers = 5*time.Minute, 4*time.Minute
+			s.Migration.Policies.OnDeleted, s.Migration.Policies.OnTargetGone = delta.Mirror, delta.IgnoreGone
+			full(t, s.World)
+			s.Wait(time.Hour)
+			id := s.ticket("one", "first")
+			r := run(t, s.World, mainDelta)
+			s.Wait(time.Hour)
+			switch by {
+			case "an undo":
+				run(t, s.World, undo(r.ID))
+				s.absent(id)
+			case "a policy":
+				s.Source.Remove(ticket(id))
+				s.delta()
+				s.absent(id)
+				s.Source.Restore(ticket(id))
+			default:
+				s.Source.Remove(ticket(id))
+				s.Target.Lose = func(op string, _ desk.Ref) error {
+					if op == "delete" {
+						s.Source.Restore(ticket(id))
+					}
+					return nil
+				}
+			}
+			s.delta()
+			s.Target.Lose = nil
+			s.thread(id, "first")
+			s.verified(0)
+		})
+	}
+}
+
 // An undo forgets what a lagging source has shown.
 func TestRaceUndoForgetsStamp(t *testing.T) {
 	s := newStage(t)

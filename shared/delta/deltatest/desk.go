@@ -48,6 +48,8 @@ type Desk struct {
 	// Stale makes that many reads show the record as it was before its last change. ListLag says that such a thing may be.
 	Stale   int
 	ListLag time.Duration
+	// Lingers is how long what the target side deleted is still shown as it was.
+	Lingers time.Duration
 	// JoinsInto: a merge writes the ticket that lives on first, so that the other one has the higher number.
 	JoinsInto bool
 	// Purges: what was deleted cannot be read any more, as in a desk that hides it.
@@ -72,6 +74,7 @@ type stored struct {
 	seq    int64
 	into   string
 	gone   bool
+	faded  time.Time  // until then one that is gone is still shown
 	event  desk.Event // how it went: Deleted or Spam
 	files  map[string][]byte
 	before *desk.Record // as it was before its last change
@@ -496,10 +499,11 @@ func (d *Desk) read(ctx context.Context, ref desk.Ref, target bool) (desk.Record
 	if own := d.records[ref]; d.Stale > 0 && !target && own != nil && own.into != "" {
 		r = own // the replica has not heard of the merge
 	}
-	if !ok || r.gone && (target || d.Purges) {
+	lingers := ok && target && d.Now().Before(r.faded)
+	if !ok || r.gone && (target || d.Purges) && !lingers {
 		return desk.Record{}, &desk.Error{Op: "read " + ref.String(), Class: desk.ErrNotFound}
 	}
-	rec, gone := r.rec, r.gone
+	rec, gone := r.rec, r.gone && !lingers
 	if d.Stale > 0 && !target && r.before != nil {
 		d.Stale--
 		rec, gone = *r.before, false
@@ -744,7 +748,7 @@ func (t *targetSide) remove(ctx context.Context, ref desk.Ref, lock string) erro
 		return &desk.Error{Op: "delete " + ref.String(), Class: desk.ErrConflict}
 	}
 	d.writes++
-	r.gone = true
+	r.gone, r.faded = true, d.Now().Add(d.Lingers)
 	return nil
 }
 
