@@ -749,6 +749,38 @@ func TestLinkDecided(t *testing.T) {
 	}
 }
 
+// narrow is a table that shows one row at a time of a scan, as stores may show fewer than they are asked for.
+type narrow struct{ delta.Rows }
+
+func (n narrow) Scan(ctx context.Context, prefix, from string, _ int) ([]delta.Row, string, error) {
+	return n.Rows.Scan(ctx, prefix, from, 1)
+}
+
+// Whoever's ticket a decision names: it is found wherever the record stands in the ledger.
+func TestLinkDecidedLongLedger(t *testing.T) {
+	s := newStage(t)
+	s.Between = func(r delta.Rows) delta.Rows { return narrow{r} }
+	s.Target.NoFinder, s.Target.NoMarkers, s.Target.Timed = true, true, true
+	var others []string
+	for n := range 5 {
+		others = append(others, s.ticket(fmt.Sprint("other ", n)))
+	}
+	id := s.ticket("one", "first")
+	s.full()
+	gone := s.there(id)
+	s.Target.Remove(gone)
+	s.say(id, "second")
+	s.delta()
+	for _, other := range others {
+		to := s.there(other).ID
+		if err := s.Engine().Decide(ctx, ticket(id), "", "", delta.Decision{Choice: delta.ChooseLink, Value: desk.Value{to}}); err != nil {
+			t.Fatal(err)
+		}
+		s.delta()
+		s.held(fmt.Sprintf("target %s is ticket/%s's already; nothing was written", to, other))
+	}
+}
+
 // People, answer of the create lost, target without a finder.
 func TestEdgePersonTwice(t *testing.T) {
 	for _, apart := range []bool{true, false} {

@@ -621,6 +621,53 @@ func TestWaitsForDesk(t *testing.T) {
 	}
 }
 
+// A desk that lets us in no more is asked about once a minute, however many records wait for it, and the run goes on when it does again.
+func TestAsksClosedDeskSeldom(t *testing.T) {
+	const closed = 30 * time.Minute
+	full := delta.Request{Kind: delta.Full, Scope: "all"}
+	for _, tc := range []struct {
+		op     string
+		source bool
+	}{{"list", true}, {"read", true}, {"create", false}} {
+		t.Run(tc.op, func(t *testing.T) {
+			w := world(t)
+			for range 60 {
+				addTicket(w, "one")
+			}
+			opens, asked := w.Clock().Add(closed), 0
+			d := w.Target
+			if tc.source {
+				d = w.Source
+			}
+			d.Fail = func(op string, _ desk.Ref) error {
+				if op != tc.op || !w.Clock().Before(opens) {
+					return nil
+				}
+				asked++
+				return &desk.Error{Op: op, Class: desk.ErrUnauthorized, Said: "key revoked"}
+			}
+			if tc.op == "list" { // whoever serves the run takes the next step, whatever came of the one before
+				r, _, err := w.Engine().Start(ctx, full)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for w.Clock().Before(opens.Add(2 * time.Minute)) {
+					_, err = w.Engine().Step(ctx, r.ID)
+					w.Wait(20 * time.Second)
+				}
+				if err != nil {
+					t.Errorf("the run does not go on: %v", err)
+				}
+			} else if c := reportOf(t, w, run(t, w, full).ID).Counts; c.Created == 0 || c.Failed > 0 {
+				t.Errorf("%+v", c)
+			}
+			if limit := int(closed/time.Minute) + 2; asked == 0 || asked > limit {
+				t.Errorf("it was asked %d times within %s, want at most %d", asked, closed, limit)
+			}
+		})
+	}
+}
+
 // Waiting for a limit is no attempt: a ticket that is put off twenty times does not fail.
 func TestLimitIsNoAttempt(t *testing.T) {
 	w := world(t)

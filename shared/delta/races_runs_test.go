@@ -815,6 +815,31 @@ func TestRaceDeletedBeforeRestart(t *testing.T) {
 	s.field(a, desk.Status, "[resolved]")
 }
 
+// More of them than one step lists, among tickets that changed and stayed.
+func TestRaceManyDeletedBeforeRestart(t *testing.T) {
+	s := newStage(t)
+	s.Migration.OnDeleted = delta.Close
+	var ids []string
+	for range 80 { // a step lists ten pages of three
+		ids = append(ids, s.ticket("one"))
+	}
+	full(t, s.World)
+	s.delta()
+	for n, id := range ids {
+		if n%2 == 0 {
+			s.Source.Remove(ticket(id))
+		} else {
+			s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"two"}})
+		}
+	}
+	s.Wait(time.Hour)
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "all", Restart: true})
+	s.delta()
+	for n, id := range ids {
+		s.field(id, desk.Status, map[bool]string{true: "[resolved]", false: "[open]"}[n%2 == 0])
+	}
+}
+
 // The ledger is of an earlier day than a ticket that has become spam since: it is looked for.
 func TestRaceRestoredUnknownDeleted(t *testing.T) {
 	s := newStage(t)
