@@ -346,9 +346,9 @@ func (m *mem) remove(ref desk.Ref, lock string) error {
 	if err != nil {
 		return err
 	}
-	moved := lock != "" && lock != strconv.FormatInt(rec.Stamp.Seq, 10)
+	follows := rec.Ref != ref && m.has("deletes what lives on")
 	switch {
-	case moved && !m.has("deletes what has moved") && !(rec.Ref != ref && m.has("deletes what lives on")):
+	case lock != "" && lock != strconv.FormatInt(rec.Stamp.Seq, 10) && !follows && !m.has("deletes what has moved"):
 		return desk.ErrConflict
 	case !m.has("deletes nothing"):
 		delete(m.recs, rec.Ref)
