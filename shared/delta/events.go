@@ -480,11 +480,18 @@ func (e *Engine) leave(ctx context.Context, w *work, why string) error {
 			return e.release(ctx, w, err)
 		}
 		e.unread(w, e.untagged(w, now), others)
+		if others && w.before != nil && w.before.Create {
+			if err := e.livesIn(ctx, w); err != nil {
+				return e.release(ctx, w, err)
+			}
+		}
 		policy := e.mig.OnMerged
 		if policy == Mirror {
 			policy = Close
 		}
-		wrote = e.leaving(policy, now)
+		if w.row.How != mergedThere {
+			wrote = e.leaving(policy, now)
+		}
 	}
 	if err := e.applyLeaving(ctx, w, wrote, now); err != nil {
 		return e.unanswered(ctx, w, fmt.Errorf("carry over that %s was %s: %w", w.ref, reason, err))
@@ -739,6 +746,9 @@ func (e *Engine) carryOutEvent(ctx context.Context, w *work) error {
 		if others, err = e.holdsOthers(ctx, w, now); err == nil {
 			e.unread(w, e.untagged(w, now), others)
 			e.noteBrought(w, now.Entries)
+		}
+		if err == nil && others && w.before != nil && w.before.Create {
+			err = e.livesIn(ctx, w)
 		}
 	}
 	switch {

@@ -20,8 +20,8 @@ func (e *Engine) find(ctx context.Context, w *work, lookFirst bool) (id, how str
 	if a := w.heldBefore.Answer; a != nil && len(w.heldBefore.Doubtful) == 0 { // else it is about an entry
 		switch a.Choice {
 		case ChooseLink:
-			if ok, err := e.mayLink(ctx, w, a.Value.First()); err != nil || ok {
-				return a.Value.First(), "decided", err
+			if how, err := e.mayLink(ctx, w, a.Value.First()); err != nil || how != "" {
+				return a.Value.First(), how, err
 			}
 			w.held.Doubt, w.held.Candidates = cmpOr(w.heldBefore.Doubt, "it is open which record of the target it is"), w.heldBefore.Candidates
 			return "", "", nil
@@ -68,53 +68,53 @@ func (e *Engine) find(ctx context.Context, w *work, lookFirst bool) (id, how str
 	return id, how, err
 }
 
-// mayLink tells whether a record of the target that a person named for w's is there, and is not another record's: two customers' threads
-// would be one. If not, w.held.Refused says why, and the question is put again. Nothing is written.
+// mayLink says how a record of the target that a person named for w's is linked: "" where it is not there, or is another record's, since
+// two customers' threads would be one. Then w.held.Refused says why, and the question is put again. Nothing is written.
 //
 // A ticket is w's where the target says so: it carries w's id, or shows entries of w's. That stays so when people have merged it into
-// another one, whosever that is; and one that they have merged is theirs to name, if no record has it.
-func (e *Engine) mayLink(ctx context.Context, w *work, id string) (bool, error) {
+// another one: if that is another record's, so are its fields. One that they have merged is theirs to name, if no record has it.
+func (e *Engine) mayLink(ctx context.Context, w *work, id string) (how string, err error) {
 	now, err := e.Target.Read(ctx, desk.Ref{Kind: w.ref.Kind, ID: id})
 	if errors.Is(err, desk.ErrNotFound) {
 		w.held.Refused = fmt.Sprintf("the decision names target %s, which is not there; nothing was written", id)
-		return false, nil
+		return "", nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("look at target %s, decided for %s: %w", id, w.ref, err)
+		return "", fmt.Errorf("look at target %s, decided for %s: %w", id, w.ref, err)
 	}
 	if w.ref.Kind != desk.Ticket {
-		return true, nil // of people and companies the source may have two where the target has one
-	}
-	if f, ok := e.Target.(desk.Finder); ok {
-		if ids, err := e.search(ctx, f, w.ref, w.row.Was); err != nil || slices.Contains(ids, id) || slices.Contains(ids, now.Ref.ID) {
-			return err == nil, err
-		}
+		return "decided", nil // of people and companies the source may have two where the target has one
 	}
 	own, foreign := e.whose(w, now)
-	if own {
-		return true, nil
+	if f, ok := e.Target.(desk.Finder); ok {
+		ids, err := e.search(ctx, f, w.ref, w.row.Was)
+		if err != nil {
+			return "", err
+		}
+		own = own || slices.Contains(ids, id) || slices.Contains(ids, now.Ref.ID)
 	}
 	switch owner, err := e.ownerOf(ctx, w, id); {
 	case err != nil:
-		return false, err
+		return "", err
+	case own && owner != "":
+		return mergedThere, nil
+	case own:
 	case owner != "":
 		w.held.Refused = fmt.Sprintf("target %s is %s's already; nothing was written", id, desk.Ref{Kind: w.ref.Kind, ID: owner})
 	case foreign && now.Ref.ID == id:
 		w.held.Refused = fmt.Sprintf("target %s has entries of another record already; nothing was written", id)
 	}
-	return w.held.Refused == "", nil
+	if w.held.Refused != "" {
+		return "", nil
+	}
+	return "decided", nil
 }
 
 // foundTogether is for a ticket that was found by w's id and holds those of others: the target's people have merged what we made into
 // another record's, whose fields are that one's; or others into it. Where nobody can tell, no policy writes over what it says.
 func (e *Engine) foundTogether(ctx context.Context, w *work, now desk.Record) error {
-	owner, err := e.ownerOf(ctx, w, now.Ref.ID)
-	if err != nil {
+	if err := e.livesIn(ctx, w); err != nil || w.row.How == mergedThere {
 		return err
-	}
-	if owner != "" {
-		w.row.How = mergedThere
-		return nil
 	}
 	fields := map[desk.Field]base{}
 	for f, v := range w.want.Fields {
@@ -125,6 +125,15 @@ func (e *Engine) foundTogether(ctx context.Context, w *work, now desk.Record) er
 	maps.Copy(fields, w.row.Fields)
 	w.row.Fields = fields
 	return nil
+}
+
+// livesIn notes that what was found is another record's ticket, into which people have merged what we made.
+func (e *Engine) livesIn(ctx context.Context, w *work) error {
+	owner, err := e.ownerOf(ctx, w, w.row.Target)
+	if owner != "" {
+		w.row.How = mergedThere
+	}
+	return err
 }
 
 // whose tells whether a ticket of the target shows entries of w's, and such of other records.

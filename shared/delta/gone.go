@@ -78,8 +78,8 @@ func (e *Engine) whenGone(ctx context.Context, w *work) (policy OnGone, target, 
 		case ChooseCreate:
 			policy = RecreateGone
 		case ChooseLink:
-			if ok, err := e.mayLink(ctx, w, a.Value.First()); err != nil || ok {
-				return policy, a.Value.First(), "decided", err
+			if how, err := e.mayLink(ctx, w, a.Value.First()); err != nil || how != "" {
+				return policy, a.Value.First(), how, err
 			}
 			policy = HoldGone
 		case ChooseTarget:

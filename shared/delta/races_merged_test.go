@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/deltadesk/deltadesk/shared/delta"
 	"github.com/deltadesk/deltadesk/shared/delta/deltatest"
 	"github.com/deltadesk/deltadesk/shared/desk"
@@ -313,6 +315,59 @@ func TestRaceShownLateMergedOutside(t *testing.T) {
 	}
 	run(t, s.World, mainDelta)
 	s.field(a, desk.Status, "[resolved]")
+}
+
+// The same, and the source deletes the ticket or merges it into one that does not move: what lives on is neither closed nor tagged,
+// and should the source have the ticket again, its fields stay those of the other record.
+func TestRaceOpenCreateMergedThereLeaves(t *testing.T) {
+	for _, how := range []string{"deleted", "merged"} {
+		s := newStage(t)
+		s.Migration.Scopes["all"] = desk.Scope{Any: map[desk.Field][]string{desk.Group: {"Support"}}}
+		s.Target.FindsMerged = true
+		s.Migration.Policies.Conflict = delta.SourceWins
+		s.Migration.Policies.OnDeleted, s.Migration.Policies.OnMerged = delta.Tag, delta.Tag
+		other, out := s.ticket("other", "of other"), s.ticket("out")
+		s.Source.Edit(ticket(out), desk.Fields{desk.Group: {"Sales"}})
+		s.full()
+		id := s.ticket("one", "of one")
+		lose(t, s.Target, "create", func() {
+			s.Target.Join(s.there(id), s.there(other))
+			if how == "deleted" {
+				s.Source.Remove(ticket(id))
+			} else {
+				s.Source.Join(ticket(id), ticket(out))
+			}
+		})
+		before := s.Target.Look()
+		s.delta()
+		if d := cmp.Diff(before["ticket/"+other][0].Fields, s.Target.Look()["ticket/"+other][0].Fields); d != "" {
+			t.Errorf("%s: the other ticket (-before +after):\n%s", how, d)
+		}
+		if how == "deleted" {
+			s.Source.Restore(ticket(id))
+			s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"back"}})
+			s.delta()
+			s.field(other, desk.Subject, "[other]")
+		}
+	}
+}
+
+// The same, and a person says that it is that one: its fields stay those of the other record, also where the source wins.
+func TestRaceLinkDecidedMergedThere(t *testing.T) {
+	s := newStage(t)
+	s.Target.NoFinder, s.Migration.Conflict = true, delta.SourceWins
+	other := s.ticket("other", "of other")
+	s.full()
+	id := s.ticket("one", "of one")
+	lose(t, s.Target, "create", func() { s.Target.Join(s.there(id), s.there(other)) })
+	s.delta()
+	if err := s.Engine().Decide(ctx, ticket(id), "", "", delta.Decision{Choice: delta.ChooseLink, Value: desk.Value{s.there(other).ID}}); err != nil {
+		t.Fatal(err)
+	}
+	s.delta()
+	s.nothingHeld()
+	s.field(other, desk.Subject, "[other]")
+	s.thread(other, "of other", "of one")
 }
 
 // The owner of a link that waits leaves the scope in which it waits: the run over the other scope draws the link.
