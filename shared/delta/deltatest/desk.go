@@ -27,6 +27,10 @@ type Desk struct {
 	PageSize int
 	// NoFinder, NoReviser, NoMerger and NoMarkers take capabilities away.
 	NoFinder, NoReviser, NoMerger, NoMarkers bool
+	// NoLocks: nobody can ask for a write to what nobody has touched.
+	NoLocks bool
+	// FindLag is how long Find does not see what was just created.
+	FindLag time.Duration
 	// Timed: entries keep their times, also without markers.
 	Timed bool
 	// FindsMerged makes Find answer with the ticket that lives on for one that was merged, as archives do.
@@ -71,6 +75,7 @@ type Desk struct {
 type stored struct {
 	rec    desk.Record
 	source desk.Ref // what Create stored with it
+	made   time.Time
 	seq    int64
 	into   string
 	gone   bool
@@ -246,6 +251,7 @@ const (
 	Double
 	FieldValue
 	Requester
+	LoseLinks
 	Vanish
 )
 
@@ -297,6 +303,9 @@ func (d *Desk) Damage(ticket string, h Harm) {
 	case Requester: // as desks do when people are merged
 		s.rec.Fields = maps.Clone(s.rec.Fields)
 		s.rec.Fields[desk.Requester] = desk.Value{"1"}
+	case LoseLinks:
+		s.rec.Fields = maps.Clone(s.rec.Fields)
+		delete(s.rec.Fields, desk.LinkRefersTo)
 	case Vanish:
 		s.gone = true
 	}
@@ -358,25 +367,45 @@ func (d *Desk) Look() map[string][]Seen {
 	return out
 }
 
+// Merged returns which records were merged, and what they live on in, by the keys of Look.
+func (d *Desk) Merged() map[string]string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	name := func(ref desk.Ref) string {
+		if s := d.records[ref]; s.source.ID != "" {
+			return s.source.String()
+		}
+		return "own " + ref.String()
+	}
+	out := map[string]string{}
+	for _, ref := range d.order {
+		if d.records[ref].into != "" {
+			out[name(ref)] = name(d.alive(ref))
+		}
+	}
+	return out
+}
+
 // Writes returns how many writes the target side carried out.
 func (d *Desk) Writes() int { d.mu.Lock(); defer d.mu.Unlock(); return d.writes }
 
 // Target returns the id of the record that carries a source reference, "" if there is none.
 func (d *Desk) Target(source desk.Ref) string {
-	ids, _ := d.find(source)
+	ids, _ := d.find(source, 0)
 	if len(ids) == 0 {
 		return ""
 	}
 	return ids[0]
 }
 
-func (d *Desk) find(source desk.Ref) ([]string, error) {
+func (d *Desk) find(source desk.Ref, lag time.Duration) ([]string, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var ids []string
+	shown := func(s *stored) bool { return lag == 0 || s.made.Add(lag).Before(d.Now()) }
 	for _, ref := range d.order {
 		s, lives := d.records[ref], d.alive(ref)
-		if s.source == source && !d.records[lives].gone && (s.into == "" || d.FindsMerged) {
+		if s.source == source && shown(s) && !d.records[lives].gone && (s.into == "" || d.FindsMerged) {
 			ids = append(ids, lives.ID)
 		}
 	}
@@ -387,7 +416,7 @@ func (d *Desk) find(source desk.Ref) ([]string, error) {
 func (d *Desk) Traits() desk.Traits {
 	t := desk.Traits{
 		Kinds: desk.LoadOrder(), SeesDeletes: true, KeepsTimes: true, KeepsAuthors: true, EntryMarker: "a field of the entry",
-		StampResolution: time.Second, Settle: 10 * time.Second, ListLag: d.ListLag,
+		StampResolution: time.Second, Settle: 10 * time.Second, ListLag: d.ListLag, FindLag: d.FindLag,
 	}
 	if d.NoMarkers {
 		t.EntryMarker, t.KeepsTimes = "", d.Timed
@@ -516,6 +545,9 @@ func (d *Desk) read(ctx context.Context, ref desk.Ref, target bool) (desk.Record
 		rec.Touched = map[desk.Field]bool{}
 		maps.Copy(rec.Touched, r.edited)
 	}
+	if d.NoLocks {
+		rec.Lock = ""
+	}
 	rec.Event = desk.Changed
 	if gone {
 		rec.Event = r.event
@@ -569,7 +601,7 @@ func (t *targetSide) find(_ context.Context, source desk.Ref) ([]string, error) 
 	if err := t.d.call("find", source); err != nil || t.d.Blind {
 		return nil, err
 	}
-	return t.d.find(source)
+	return t.d.find(source, t.d.FindLag)
 }
 
 func (s *sourceSide) Check(context.Context) error { return s.d.call("check", desk.Ref{}) }
@@ -615,7 +647,7 @@ func (t *targetSide) create(ctx context.Context, r desk.Record) (desk.Written, e
 		return desk.Written{}, err
 	}
 	ref := desk.Ref{Kind: r.Ref.Kind, ID: d.newID()}
-	s := &stored{source: r.Ref, rec: desk.Record{Ref: ref, Fields: desk.Fields{}, URL: "https://" + d.Name + "/" + ref.String()}, files: map[string][]byte{}}
+	s := &stored{source: r.Ref, made: d.Now(), rec: desk.Record{Ref: ref, Fields: desk.Fields{}, URL: "https://" + d.Name + "/" + ref.String()}, files: map[string][]byte{}}
 	d.records[ref] = s
 	d.order = append(d.order, ref)
 	d.writes++

@@ -88,14 +88,18 @@ func (w *World) Engine() *delta.Engine {
 // Restart ends the process; the next call starts another one.
 func (w *World) Restart() { w.engine = nil }
 
-// Do runs f, again in a new process whenever it is cut off, until it comes to its end.
+// Do runs f, again in a new process whenever it is cut off, until it comes to its end. Where an answer was lost that f cannot do
+// without, somebody begins it again: on a laptop the process has ended with it, elsewhere it goes on.
 func (w *World) Do(f func(*delta.Engine) error) error {
 	for range 50 {
+		lost := w.Effects.LostOne()
 		crashed, err := w.try(f)
-		if !crashed {
+		if lost = w.Effects.LostOne() && !lost; !crashed && (err == nil || !lost) {
 			return err
 		}
-		w.engine = nil
+		if crashed || w.Laptop {
+			w.engine = nil
+		}
 		w.Restarts++
 	}
 	return errors.New("cut off again and again")
