@@ -223,7 +223,8 @@ func (e *Engine) saveRow(ctx context.Context, w *work) error {
 // nothing open behind it. The row keeps when the reading began, not when it was carried out: what changed in between is not
 // in it and must not be dropped unread.
 func (e *Engine) commit(ctx context.Context, w *work, out Outcome) error {
-	if w.claimed == "" && (!w.held.empty() || w.heldVersion > 0) { // what was decided is in the row before the question goes
+	asked := w.heldVersion > 0
+	if w.claimed == "" && (asked || !w.held.empty()) {
 		if err := e.claim(ctx, w, nil); err != nil {
 			return err
 		}
@@ -242,6 +243,11 @@ func (e *Engine) commit(ctx context.Context, w *work, out Outcome) error {
 		}
 	}
 	w.held.Target = w.row.Target
+	if asked { // what was answered is in the ledger before the question goes: cut off in between, it would be put again
+		if err := e.saveRow(ctx, w); err != nil {
+			return e.release(ctx, w, err)
+		}
+	}
 	if err := e.keepHeld(ctx, w.held, w.heldBefore, w.heldVersion); err != nil {
 		return e.unclaim(ctx, w, err, e.Now()) // the held row may be there all the same: the claim says that it is to be looked at
 	}

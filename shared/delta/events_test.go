@@ -500,6 +500,38 @@ func TestRevisedBeforeItWasKnown(t *testing.T) {
 	s.verified(0)
 }
 
+// The same in a target that cannot show which entries are ours and keeps times: somebody says that the entry is there, and it is
+// redacted there, too.
+func TestRevisedWhileInDoubt(t *testing.T) {
+	for _, earlier := range []bool{false, true} { // is it the ledger that is of an earlier day?
+		s := newStage(t)
+		s.Target.NoMarkers, s.Target.Timed = true, true
+		id := s.ticket("one", "first")
+		s.full()
+		if day := s.Store.Snapshot(); earlier {
+			s.say(id, "secret")
+			s.delta()
+			s.Source.Redact(id, 1)
+			s.Store.Restore(day)
+			s.Restart()
+			run(t, s.World, delta.Request{Kind: delta.Full, Scope: "all", Restart: true, Adopt: true})
+		} else {
+			s.say(id, "secret")
+			lose(t, s.Target, "apply", func() { s.Source.Redact(id, 1) })
+			s.delta()
+			s.delta()
+		}
+		s.held("may have been added already")
+		s.thread(id, "first", "secret")
+		if err := s.Engine().Decide(ctx, ticket(id), "", "", delta.Decision{Choice: delta.ChooseLink, Value: desk.Value{s.there(id).ID}}); err != nil {
+			t.Fatal(err)
+		}
+		s.delta()
+		s.thread(id, "first", "(redacted)")
+		s.nothingHeld()
+	}
+}
+
 // A ticket is split: entries go to another ticket, new or not, and either of both may be carried out first.
 func TestSplit(t *testing.T) {
 	for _, policy := range []delta.OnEvent{delta.Mirror, delta.Ignore, delta.Tag} {

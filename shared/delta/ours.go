@@ -64,7 +64,8 @@ func (e *Engine) noteBrought(w *work, thread []desk.Entry) {
 // noteByTime recognises entries in a target that shows no markers and keeps times: what people write there has the time at
 // which they wrote it, so an entry that says the same and carries the time that the source knows is ours. Each stands for one.
 // A ledger of an earlier day may not know either what the source said when it was copied: then one with the same time and
-// other words may be ours or people's, and somebody is asked.
+// other words may be ours or people's, and somebody is asked. Whoever answers that it is there means the only one of that time,
+// whose words the source may have changed since.
 func (w *work) noteByTime(thread []desk.Entry) {
 	used := map[string]bool{}
 	for _, k := range w.known {
@@ -87,6 +88,11 @@ func (w *work) noteByTime(thread []desk.Entry) {
 	same := func(en, t desk.Entry) bool { return t.At.Truncate(time.Second).Equal(en.At.Truncate(time.Second)) }
 	match(func(en, t desk.Entry) bool { return alike(en, t) && (same(en, t) || isNote(en.ID)) },
 		func(en, t desk.Entry) { w.remember(en.ID, foundEntryRow(en, t)) })
+	if w.answeredThere() {
+		match(func(en, t desk.Entry) bool {
+			return slices.Contains(w.heldBefore.Doubtful, en.ID) && same(en, t) && !slices.ContainsFunc(thread, func(x desk.Entry) bool { return x.ID != t.ID && !used[x.ID] && same(en, x) })
+		}, func(en, t desk.Entry) { w.remember(en.ID, foundEntryRow(en, t)) })
+	}
 	if w.ofEarlierDay() {
 		match(same, func(en, _ desk.Entry) {
 			if !slices.Contains(w.open, en.ID) {
@@ -94,6 +100,12 @@ func (w *work) noteByTime(thread []desk.Entry) {
 			}
 		})
 	}
+}
+
+// answeredThere tells whether a person said that the entry in doubt is in this target.
+func (w *work) answeredThere() bool {
+	a := w.heldBefore.Answer
+	return a != nil && a.Choice == ChooseLink && slices.Contains(w.heldBefore.Candidates, w.row.Target)
 }
 
 // noteShown remembers how the target shows the entries that were written, where that is not quite what was sent: it is the
