@@ -1088,7 +1088,7 @@ b is a`, play: func(s *telling) {
 		})
 		s.delta()
 	}},
-	{name: "merged, taken back and merged again, close", want: `a status=resolved: (gone), (gone), a3
+	{name: "merged, taken back and merged again, close", want: `a status=resolved: a1, a2, a3
 b: b1, a1, a2, a3`, set: with(merged(delta.Close), reopens), play: func(s *telling) {
 		a, b := pair(s)
 		s.later(func() { s.Source.Join(ticket(a), ticket(b)) })

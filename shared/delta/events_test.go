@@ -931,6 +931,27 @@ func TestUnmergedOrder(t *testing.T) {
 	}
 }
 
+// A ticket keeps its thread when it is merged again after a merge was taken back, and what is redacted then is redacted there, too.
+func TestMergedAgainApart(t *testing.T) {
+	s := newStage(t)
+	s.Migration.OnMerged = delta.Close
+	b, a := s.ticket("b", "b1"), s.ticket("a", "a1", "a2")
+	s.full()
+	s.Source.Join(ticket(a), ticket(b))
+	s.delta()
+	s.Source.Part(ticket(a))
+	s.delta()
+	s.Source.Join(ticket(a), ticket(b))
+	s.delta()
+	s.thread(a, "a1", "a2")
+	s.thread(b, "b1", "a1", "a2")
+	s.Source.Redact(b, 2)
+	s.delta()
+	s.thread(a, "a1", takenText)
+	s.thread(b, "b1", "a1", "(redacted)")
+	s.verified(0)
+}
+
 // The tag of a merge whose answer was lost goes as well when the merge is taken back.
 func TestUnmergedTag(t *testing.T) {
 	s := newStage(t)

@@ -189,13 +189,18 @@ func (e *Engine) keptCopies(ctx context.Context, w *work) ([]desk.Loss, error) {
 }
 
 // reviseCopies empties what other tickets of the target show of an entry that has changed or become private: they are not
-// compared any more, so what they say must not stay behind.
+// compared any more, so what they say must not stay behind; but for what the source says again, when the entry comes back.
 func (e *Engine) reviseCopies(ctx context.Context, w *work, c copied) error {
 	others, err := e.otherCopies(ctx, w, c)
 	if err != nil {
 		return err
 	}
 	for _, o := range others {
+		if slices.ContainsFunc(w.want.Entries, func(en desk.Entry) bool {
+			return en.ID == c.id && o.k.says(en) && o.k.Private == !en.Public && !o.k.Left && !o.k.Turned
+		}) {
+			continue
+		}
 		if err := e.free(o.row); err != nil {
 			return err
 		}
