@@ -603,6 +603,23 @@ func TestHealFieldUntouched(t *testing.T) {
 	}
 }
 
+// Before what a verification has found is healed, another window carries over what the source has changed of the same ticket. In a desk
+// that tells who had the last word, what was changed without a trace is not taken for the work of people.
+func TestHealBehindPush(t *testing.T) {
+	h := newHealing(t, func(w *deltatest.World) { w.Target.TellsTouched = true })
+	run(t, h.w, delta.Request{Kind: delta.Full, Scope: "support"})
+	h.w.Target.Damage(h.tgt.ID, deltatest.FieldValue)
+	h.verify(true)
+	h.w.Source.Edit(h.src, desk.Fields{desk.Status: {"stalled"}})
+	h.w.Wait(time.Hour)
+	run(t, h.w, delta.Request{Kind: delta.Delta, Window: "support"})
+	h.clean(h.delta())
+	if got := h.w.Target.Look()[h.src.String()][0].Fields; got[desk.Subject] != "[mail]" || got[desk.Status] != "[stalled]" {
+		t.Errorf("the ticket is %v", got)
+	}
+	h.clean(h.verify(false))
+}
+
 // The ledger has lost a row: the record is looked for before it is created, and found.
 func TestHealLostRow(t *testing.T) {
 	h := newHealing(t, nil)

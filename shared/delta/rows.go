@@ -386,6 +386,13 @@ func (b base) leaving(t string, based bool) base {
 	return b
 }
 
+// leftTo tells whether what the target says is not what we left there, but its people's. A desk that names us as the one who had the
+// last word has lost something, and that is nobody's work.
+func (b base) leftTo(after desk.Record, f desk.Field) bool {
+	t := after.Fields[f].Digest()
+	return t != b.tgt() && (after.Touched == nil || after.Touched[f] || b.Moved || t == b.Left)
+}
+
 func (b base) tgt() string {
 	if b.Same {
 		return b.Src

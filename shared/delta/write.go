@@ -551,7 +551,7 @@ func (e *Engine) rebase(w *work, m merge3, before, after desk.Record, merged boo
 				b, ok = b.leaving(t, ok), true
 			}
 			if ok {
-				b.Moved = after.Fields[f].Digest() != b.tgt()
+				b.Moved = b.leftTo(after, f)
 				w.row.Fields[f] = b
 			}
 			continue
@@ -571,7 +571,7 @@ func (e *Engine) rebase(w *work, m merge3, before, after desk.Record, merged boo
 			b = b.leaving(t, true)
 		}
 		b.Kept = accept[f] && slices.Contains(m.Kept, f)
-		b.Moved = after.Fields[f].Digest() != b.tgt()
+		b.Moved = b.leftTo(after, f)
 		w.row.Fields[f] = b
 	}
 	for f, v := range m.Apply {
