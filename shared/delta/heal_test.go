@@ -620,6 +620,31 @@ func TestHealBehindPush(t *testing.T) {
 	h.clean(h.verify(false))
 }
 
+// The source lists a ticket that is due for what a verification has found, and that entry of the plan is carried out first.
+func TestHealListedFirst(t *testing.T) {
+	h := newHealing(t, nil)
+	h.w.Target.Damage(h.tgt.ID, deltatest.LoseEntry)
+	h.verify(true)
+	h.w.Source.Redact(h.s.mail, 1)
+	h.w.Wait(time.Hour)
+	e := h.w.Engine()
+	r, _, err := e.Start(ctx, mainDelta)
+	if err == nil {
+		_, err = e.Step(ctx, r.ID)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.Work(ctx, ctx, []delta.Message{{Migration: "acme", Run: r.ID, Page: 1, Seq: 0, Sent: h.w.Clock().UnixMilli()}})
+	rep := h.delta()
+	h.clean(rep)
+	if rep.Counts.Planned != 2 {
+		t.Errorf("planned are %d entries, want two of one ticket", rep.Counts.Planned)
+	}
+	same(t, "thread", []string{"it burns", "-(redacted)"}, bodies(h.w.Target.Look()[h.src.String()][0]))
+	h.clean(h.verify(false))
+}
+
 // The ledger has lost a row: the record is looked for before it is created, and found.
 func TestHealLostRow(t *testing.T) {
 	h := newHealing(t, nil)

@@ -46,6 +46,10 @@ func (e *Engine) list(ctx context.Context, run *Run, pages []pageRow, budget int
 			}
 			pages = append(pages, rows...)
 		}
+		heal, err := e.healing(ctx, pages, k)
+		if err != nil {
+			return pages, err
+		}
 		for {
 			if budget--; budget < 0 {
 				return pages, nil
@@ -63,7 +67,7 @@ func (e *Engine) list(ctx context.Context, run *Run, pages []pageRow, budget int
 			if len(page.Items) > 0 || !page.Done {
 				entries := make([]planEntry, len(keep))
 				for i, it := range keep {
-					entries[i] = planEntry{Listed: it}
+					entries[i] = planEntry{Listed: it, Heal: heal[it.Ref]}
 				}
 				row.No = len(pages)
 				if row, err = e.putPage(ctx, run, row, entries); err != nil {
@@ -221,6 +225,27 @@ func (e *Engine) listDue(ctx context.Context, run *Run, k desk.Kind, no int, why
 		rows = append(rows, row)
 	}
 	return rows, nil
+}
+
+// healing are the records of a kind that are due with a difference that a verification has found. Where the source lists one of them as
+// well, its two entries may be carried out in either order, and what the first one takes for the work of people the second cannot heal.
+func (e *Engine) healing(ctx context.Context, pages []pageRow, k desk.Kind) (map[desk.Ref]bool, error) {
+	out := map[desk.Ref]bool{}
+	for _, p := range pages {
+		if !p.DuePage || p.Kind != k {
+			continue
+		}
+		es, err := e.entries(ctx, p.Object)
+		if err != nil {
+			return nil, err
+		}
+		for _, it := range es {
+			if it.Heal {
+				out[it.Ref] = true
+			}
+		}
+	}
+	return out, nil
 }
 
 // putPage keeps one page of the plan: object first, then row. Open tickets come first.
