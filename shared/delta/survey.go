@@ -353,7 +353,7 @@ func (e *Engine) comes(ctx context.Context, w *work) (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		if comes = v > 0 && e.takes(w.run, scope, d) && !(unseen && d.fails()); comes && scope != w.run.Scope && w.run.Kind == Census {
+		if comes = v > 0 && e.takes(w.run, scope, d) && (!unseen || !d.fails()); comes && scope != w.run.Scope && w.run.Kind == Census {
 			w.makesDue("missed", "", "") // here as well: whichever delta comes first
 		}
 	}
