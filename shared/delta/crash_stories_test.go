@@ -1022,9 +1022,7 @@ b: `, play: func(s *telling) {
 	}},
 	{name: "a mode that leaves updates", want: `a: a1, b1, a2
 c: c1
-b is a
-support: a mode
-support: b mode`, set: with(mode(delta.CreateOnly)), play: func(s *telling) {
+b is a`, set: with(mode(delta.CreateOnly)), play: func(s *telling) {
 		a, b := s.ticket("a", "a1"), s.ticket("b", "b1")
 		s.full("support")
 		s.later(func() {
@@ -1035,8 +1033,7 @@ support: b mode`, set: with(mode(delta.CreateOnly)), play: func(s *telling) {
 		s.delta("support", "main")
 	}},
 	{name: "a mode that leaves what is new", want: `a link.refers_to=c: a1, a2
-c: c1
-support: c mode`, set: with(mode(delta.UpdateOnly)), play: func(s *telling) {
+c: c1`, set: with(mode(delta.UpdateOnly)), play: func(s *telling) {
 		a := s.ticket("a", "a1")
 		s.full("support")
 		s.later(func() {
@@ -1302,9 +1299,7 @@ all: b held`, play: censusTale(func(s *telling, a, b string) {
 	})},
 	{name: "census of two scopes, and a mode", want: `a: a1, a2
 b: b1
-c: c1
-support: a mode
-support: b mode`, set: with(mode(delta.CreateOnly)), play: func(s *telling) {
+c: c1`, set: with(mode(delta.CreateOnly)), play: func(s *telling) {
 		a, b := s.ticket("a", "a1"), s.in("Sales", "b", "b1")
 		s.full("support")
 		s.later(func() {
