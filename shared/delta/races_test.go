@@ -562,6 +562,45 @@ func TestRaceOpenWriteOfDeleted(t *testing.T) {
 	s.held("subject")
 }
 
+// Whoever carries an answer out is cut off, wherever that is: it is not asked for again, and what nobody has answered stays asked.
+func TestRaceAnswerCutOff(t *testing.T) {
+	for n := 1; n < 60; n++ {
+		s := newStage(t)
+		id := s.ticket("one", "first", "second")
+		full(t, s.World)
+		s.Wait(time.Hour)
+		s.Source.Edit(ticket(id), desk.Fields{desk.Status: {"stalled"}})
+		s.Target.Edit(s.there(id), desk.Fields{desk.Status: {"rejected"}})
+		for i := range 2 {
+			s.Source.Redact(id, i)
+			s.Target.Revise(s.there(id).ID, i, func(en *desk.Entry) { en.Body = "people's" })
+		}
+		run(t, s.World, mainDelta)
+		hs, err := s.Engine().HeldRecords(ctx)
+		if err != nil || len(hs) != 1 || len(hs[0].Entries) != 2 {
+			t.Fatalf("%+v, %v", hs, err)
+		}
+		if err := s.Engine().Decide(ctx, ticket(id), desk.Status, "", delta.Decision{Choice: delta.ChooseTarget}); err != nil {
+			t.Fatal(err)
+		}
+		s.decide(id, hs[0].Entries[0].Entry, delta.ChooseTarget)
+		s.Wait(time.Hour)
+		s.Effects.Cuts = []deltatest.Cut{{Effect: s.Effects.Count() + n}}
+		run(t, s.World, mainDelta)
+		if open := s.held("changed"); open != hs[0].Entries[1].Entry {
+			t.Errorf("cut at %d: held is entry %q, want %s alone", n, open, hs[0].Entries[1].Entry)
+		}
+		s.Effects.Cuts = nil
+		s.decide(id, hs[0].Entries[1].Entry, delta.ChooseTarget)
+		s.Effects.Cuts = []deltatest.Cut{{Effect: s.Effects.Count() + n}}
+		run(t, s.World, mainDelta)
+		s.nothingHeld()
+		if t.Failed() || s.Restarts == 0 {
+			return
+		}
+	}
+}
+
 // Somebody says that an entry in doubt is in the target's ticket, which people have deleted meanwhile. The ticket is made again, and
 // that create loses its answer: the word about the entry says nothing about where the ticket is.
 func TestRaceAnsweredEntryOfGone(t *testing.T) {
