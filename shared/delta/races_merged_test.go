@@ -43,6 +43,55 @@ func TestRaceReplicaGoesBack(t *testing.T) {
 	}
 }
 
+// coarse is a source whose stamps are seconds, and nothing else, and that lists a record once.
+type coarse struct{ desk.Source }
+
+func (c coarse) stamp(s desk.Stamp) desk.Stamp { return desk.Stamp{At: s.At.Truncate(time.Second)} }
+
+func (c coarse) Changes(ctx context.Context, k desk.Kind, scope desk.Scope, from, until desk.Cursor) (desk.Page, error) {
+	page, err := c.Source.Changes(ctx, k, scope, from, until)
+	var last []desk.Listed
+	for i, it := range page.Items {
+		if it.Stamp = c.stamp(it.Stamp); !slices.ContainsFunc(page.Items[i+1:], func(x desk.Listed) bool { return x.Ref == it.Ref }) {
+			last = append(last, it)
+		}
+	}
+	page.Items = last
+	return page, err
+}
+
+func (c coarse) Read(ctx context.Context, ref desk.Ref) (desk.Record, error) {
+	rec, err := c.Source.Read(ctx, ref)
+	rec.Stamp = c.stamp(rec.Stamp)
+	return rec, err
+}
+
+// Two changes within the same second, and a replica that shows the first of them: the second is not lost.
+func TestRaceReplicaWithinOneSecond(t *testing.T) {
+	s := newStage(t)
+	s.Source.ListLag = 15 * time.Second
+	id := s.ticket("one")
+	do := own(t, s.World, coarse{s.Source.AsSource()}, s.Target.AsTarget())
+	must := func(q delta.Request) {
+		t.Helper()
+		if r, err := do(q); err != nil || r.Status != delta.Verified {
+			t.Fatal(r.Status, r.Why, err)
+		}
+	}
+	must(delta.Request{Kind: delta.Full, Scope: "all"})
+	s.Wait(time.Hour)
+	s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"two"}})
+	s.Source.Edit(ticket(id), desk.Fields{desk.Subject: {"three"}})
+	s.Source.Stale = 1
+	must(mainDelta)
+	if s.Source.Stale != 0 {
+		t.Error("nobody asked the replica")
+	}
+	s.Wait(time.Hour)
+	must(mainDelta)
+	s.field(id, desk.Subject, "[three]")
+}
+
 // A source that writes the ticket that lives on first, as an archive does: the merged one is listed with a higher number than any
 // reading will ever show. Full runs, deltas, a census and a remap see the merge all the same.
 func TestMergedIsWrittenLast(t *testing.T) {

@@ -19,17 +19,18 @@ func (w *work) older(rec desk.Record) bool {
 	return rec.Stamp.Before(w.it.Stamp)
 }
 
-// behind tells whether the reading may be older than one that has been carried out: a source with a lag may answer from a
-// replica that is behind the one it answered from before. Versions that the source's stamps do not tell apart are taken only
-// when no replica can be behind any more.
+// behind tells whether the reading may be older than one that has been carried out, or than what was listed: a source with a lag may
+// answer from a replica that is behind the one it answered from before. Versions that the source's stamps do not tell apart are taken
+// only when no replica can be behind any more.
 func (e *Engine) behind(w *work) bool {
-	had, got := w.row.Stamp, w.rec.Stamp
+	got := w.rec.Stamp
+	same := func(s desk.Stamp) bool { return (got.Seq == 0 || s.Seq == 0) && got.At.Equal(s.At) }
 	switch lag := e.SourceSide.ListLag; {
 	case lag == 0 || w.rec.Ref != w.ref:
 		return false
-	case got.Before(had):
+	case got.Before(w.row.Stamp):
 		return true
-	case (got.Seq == 0 || had.Seq == 0) && got.At.Equal(had.At):
+	case same(w.row.Stamp), same(w.it.Stamp):
 		return !w.rec.Began.After(got.At.Add(e.SourceSide.StampResolution + lag))
 	}
 	return false
