@@ -177,10 +177,13 @@ func (e *Engine) unanswered(ctx context.Context, w *work, cause error) error {
 // errUnseen says that something was done, as the desk says, and did not show when it was looked at.
 var errUnseen = errors.New("the desk has done it, and did not show it afterwards")
 
-// refused tells whether the desk says that nothing was done.
+// errUnsent says that the desk was not asked at all.
+var errUnsent = errors.New("nothing was sent")
+
+// refused tells whether nothing was done, as the desk says or because it was never asked.
 func refused(err error) bool {
-	if errors.Is(err, errUnseen) {
-		return false
+	if errors.Is(err, errUnseen) || errors.Is(err, errUnsent) {
+		return errors.Is(err, errUnsent)
 	}
 	switch desk.Class(err) {
 	case desk.ErrConflict, desk.ErrRejected, desk.ErrUnauthorized, desk.ErrThrottled, desk.ErrNotFound:

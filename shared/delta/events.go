@@ -552,7 +552,7 @@ func (e *Engine) applyLeaving(ctx context.Context, w *work, wrote desk.Fields, n
 		return err
 	}
 	if err := e.before(ctx, w, im); err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errUnsent, err)
 	}
 	shown, err := e.writeLeaving(ctx, e.targetRef(w), wrote, now.Lock)
 	if err != nil {
@@ -800,7 +800,7 @@ func (e *Engine) remove(ctx context.Context, w *work, lock string) error {
 		return err
 	}
 	if err := e.before(ctx, w, image{Ref: w.ref, Target: w.row.Target, Event: true, Final: "it was deleted"}); err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errUnsent, err)
 	}
 	if err := e.delete(ctx, w, d, lock); err != nil {
 		return err

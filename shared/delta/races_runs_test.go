@@ -630,6 +630,50 @@ func TestRaceBroughtBeforeSpam(t *testing.T) {
 	}
 }
 
+// noImages is a table that for once does not take what a ticket was like before.
+type noImages struct {
+	delta.Rows
+	failed bool
+}
+
+func (n *noImages) Put(ctx context.Context, row delta.Row) (int64, error) {
+	if strings.HasPrefix(row.Part, "undo/") && !n.failed {
+		n.failed = true
+		return 0, &desk.Error{Op: "put", Class: desk.ErrTransient, Said: "for a moment"}
+	}
+	return n.Rows.Put(ctx, row)
+}
+
+// A ticket is deleted in the source, and before it is closed as a policy says what it is like cannot be kept, so nothing is sent. What
+// people set in that moment is theirs when it comes back.
+func TestRaceEventNotSent(t *testing.T) {
+	s := newStage(t)
+	s.Migration.OnDeleted, s.Migration.ClosedStatus = delta.Close, "closed"
+	id := s.ticket("one")
+	full(t, s.World)
+	s.Wait(time.Hour)
+	s.Source.Remove(ticket(id))
+	table := &noImages{}
+	there := s.there(id)
+	s.Between = func(r delta.Rows) delta.Rows { table.Rows = r; return table }
+	s.Target.Fail = func(op string, ref desk.Ref) error {
+		if op == "read" && ref == there && table.failed {
+			s.Target.Fail = nil
+			s.Target.Edit(there, desk.Fields{desk.Status: {"closed"}})
+		}
+		return nil
+	}
+	s.Restart()
+	s.delta()
+	if !table.failed {
+		t.Fatal("nothing failed")
+	}
+	s.Wait(time.Hour)
+	s.Source.Restore(ticket(id))
+	s.delta()
+	s.field(id, desk.Status, "[closed]")
+}
+
 // A ticket comes back, and the write that takes its tag away loses its answer; what is to be written next is refused. When it leaves the
 // source again it is tagged again.
 func TestRaceTagTakenBackHalfway(t *testing.T) {
