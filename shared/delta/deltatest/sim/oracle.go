@@ -631,6 +631,9 @@ func (o *oracle) excuse(s, t *record, f desk.Field, prev, e edit) string {
 	agreed := slices.ContainsFunc(s.hist[f], func(x edit) bool {
 		return x.no < prev.no && o.meant(f, x.val, prev.val) && valueAt(t, f, x.no) == prev.val
 	})
+	if f == desk.Status && !w.dst.t.touched && prev.val == w.mig.ClosedStatus && s.back.After(prev.at) && (w.mig.OnDeleted == delta.Close || w.mig.OnSpam == delta.Close) {
+		return "race" // people closed it while the source had it no more, and a policy may have been about to: this desk does not tell whose it was
+	}
 	if was == prev.val || carried == prev.val || agreed { // as it was brought over, or as both said
 		return "they had put it back"
 	}
