@@ -429,7 +429,7 @@ func (e *Engine) prepare(ctx context.Context, w *work) error {
 // leftBefore tells whether it has been carried over already that the record left the source. A ledger of an earlier day does not know
 // whether it had come back in between.
 func (w *work) leftBefore() bool {
-	return w.row.Gone == w.rec.Event && w.row.Claim == nil && !(w.ofEarlierDay() && w.row.Stamp.Before(w.rec.Stamp))
+	return w.row.Gone == w.rec.Event && w.row.Claim == nil && (!w.ofEarlierDay() || !w.row.Stamp.Before(w.rec.Stamp))
 }
 
 // problem is the error of a record for which the mapping says block.
