@@ -524,6 +524,7 @@ func (e *Engine) meaning(class string) string {
 	return map[string]string{
 		"status-history":  "The status history cannot be written there; it is kept as one internal note.",
 		"oversize-file":   "The file is larger than the target takes; a note says where it is.",
+		lossUnkept:        "The target did not keep a value that it takes only when a record is made: an internal note has it or, of a time of creation, an entry of that time.",
 		"kept-copy":       "An entry was changed, hidden, removed or moved in the source after it was copied; as the policies say, a copy stays in the target as it was.",
 		"normalised":      "The target writes the value its own way.",
 		"in-doubt":        "It may be in the target once more, and no run can tell or mend that: look for it by hand.",

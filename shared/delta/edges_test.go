@@ -13,6 +13,7 @@ import (
 	"github.com/deltadesk/deltadesk/shared/delta/deltatest"
 	"github.com/deltadesk/deltadesk/shared/desk"
 	"github.com/deltadesk/deltadesk/shared/mapping"
+	"github.com/deltadesk/deltadesk/shared/report"
 )
 
 var fullAll = delta.Request{Kind: delta.Full, Scope: "all"}
@@ -876,6 +877,98 @@ func TestEdgeNoteNamesOnce(t *testing.T) {
 	got := bodies(s.Target.Look()["ticket/"+id][0])
 	if len(got) != 3 || !strings.Contains(got[1], "Cc: Ann") || n == 0 {
 		t.Errorf("the thread is %q; want two entries and one note of who is in copy", got)
+	}
+	s.verified(0) // the note has the time of when it was written, whatever has become of the ticket since
+}
+
+// unkeeping makes the target one that takes a time of creation, and goes by its own clock all the same.
+func (s *stage) unkeeping() {
+	for _, f := range []desk.Field{desk.Subject, desk.Status, desk.Group, desk.Tags} {
+		s.Target.Defines.Fields = map[desk.Kind][]desk.FieldDef{desk.Ticket: append(s.Target.Defines.Fields[desk.Ticket], desk.FieldDef{Field: f, Write: desk.Always, Many: f.IsSet()})}
+	}
+	s.Target.Defines.Fields[desk.Ticket] = append(s.Target.Defines.Fields[desk.Ticket], desk.FieldDef{Field: desk.Created, Write: desk.OnCreate})
+	s.Target.Normalise = func(f desk.Field, v desk.Value) desk.Value {
+		if f == desk.Created {
+			return desk.Time(s.Clock())
+		}
+		return v
+	}
+}
+
+// dated are the lines of the target's notes that tell when a ticket was created.
+func (s *stage) dated(id string) (lines []string) {
+	for _, en := range bodies(s.Target.Look()["ticket/"+id][0]) {
+		for line := range strings.Lines(en) {
+			if at, ok := strings.CutPrefix(line, "Created: "); ok {
+				lines = append(lines, strings.TrimSpace(at))
+			}
+		}
+	}
+	return lines
+}
+
+// When a ticket was created the target may be told, and not keep it, which nothing but a reading shows. An entry of the same time
+// tells it as well; else a note does, once, and the report counts either. Verify misses such a note.
+func TestEdgeUnkept(t *testing.T) {
+	s := newStage(t)
+	s.unkeeping()
+	id := s.ticket("written to later", "first") // a minute after it was made
+	at := addTicket(s.World, "written to at once")
+	s.Source.Say(at, true, customer, "first", nil)
+	made := func(id string) string {
+		r, err := s.Source.AsSource().Read(ctx, ticket(id))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.Fields[desk.Created].First()
+	}
+	unkept := func(rep report.Report, want int) {
+		t.Helper()
+		for _, l := range rep.Losses {
+			if l.Class == "unkept" && l.Count == want && strings.Contains(l.Meaning, "time of creation") {
+				return
+			}
+		}
+		t.Errorf("want %d losses that say that a time of creation was not kept, the report has %+v", want, rep.Losses)
+	}
+	told := func(when string, want ...string) {
+		t.Helper()
+		if d := cmp.Diff([][]string{want, nil}, [][]string{s.dated(id), s.dated(at)}); d != "" {
+			t.Errorf("%s: %s", when, d)
+		}
+	}
+	s.Wait(time.Hour)
+	unkept(reportOf(t, s.World, run(t, s.World, delta.Request{Kind: delta.Full, Scope: "all"}).ID), 2)
+	told("full run", made(id))
+	unkept(s.verified(0), 2)
+	s.say(id, "second")
+	unkept(s.delta(), 1)
+	told("delta", made(id))
+	s.verified(0)
+
+	s.Target.Damage(s.there(id).ID, deltatest.LoseEntry) // the second reply is the last one
+	s.Target.Damage(s.there(id).ID, deltatest.LoseEntry)
+	if rep := reportOf(t, s.World, run(t, s.World, delta.Request{Kind: delta.Verify, Scope: "all"}).ID); len(rep.Exceptions) != 1 || !strings.Contains(rep.Exceptions[0].Reason, "entry fields/"+id) {
+		t.Errorf("nobody misses the note: %+v", rep.Exceptions)
+	}
+}
+
+// So it is when the process dies on the way, and the ticket is found again.
+func TestEdgeUnkeptCutOff(t *testing.T) {
+	for n := 1; n < 60; n++ {
+		s := newStage(t)
+		s.unkeeping()
+		id := s.ticket("one", "first")
+		s.Effects.Cuts = []deltatest.Cut{{Effect: s.Effects.Count() + n, After: n%2 == 0}}
+		s.full()
+		s.say(id, "second")
+		s.delta()
+		if got := s.dated(id); len(got) != 1 {
+			t.Errorf("cut off at %s: the time of creation is told %d times", s.Effects.Names[n-1], len(got))
+		}
+		if s.Restarts == 0 {
+			return
+		}
 	}
 }
 

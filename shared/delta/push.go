@@ -574,6 +574,47 @@ func (e *Engine) addNotes(w *work, res mapping.Result) {
 	}
 }
 
+// addUnkept sees to what the target takes only when a record is made, and has not kept: whether it does so shows in nothing but a
+// reading. Of a time of creation it is enough that an entry of the ticket has the same one; everything else goes into an internal note,
+// as what the target has no field for. A ticket into which people have merged ours is another one, made at its own time.
+func (e *Engine) addUnkept(w *work, now desk.Record, defs desk.Definitions) {
+	if w.ref.Kind != desk.Ticket || w.row.How == mergedThere {
+		return
+	}
+	var unkept []mapping.Noted
+	for _, f := range slices.Sorted(maps.Keys(w.want.Fields)) {
+		v := w.want.Fields[f]
+		if def, ok := defs.Field(w.ref.Kind, f); !ok || def.Write != desk.OnCreate || len(v) == 0 || v.Digest() == now.Fields[f].Digest() {
+			continue
+		}
+		l := desk.Loss{Class: lossUnkept, What: fmt.Sprintf("%s of %s", f, w.ref), Kept: "note"}
+		if f == desk.Created && e.tellsTime(w, v) {
+			l.Kept = "entry"
+		} else {
+			unkept = append(unkept, mapping.Noted{Field: f, Value: v})
+		}
+		w.losses = append(w.losses, l)
+	}
+	if len(unkept) == 0 {
+		return
+	}
+	id := "fields/" + w.ref.ID + "/" + digestJSON(unkept)
+	w.want.Entries = append(w.want.Entries, desk.Entry{
+		ID: id, Marker: e.marker(id), At: w.rec.Stamp.At.UTC(), Body: mapping.NoteBody(unkept), Type: "text/plain",
+	})
+}
+
+// lossUnkept is a value that the target takes when a record is made, and did not keep.
+const lossUnkept = "unkept"
+
+// tellsTime tells whether an entry of the ticket was written at a time, and the target shows when its entries were written.
+func (e *Engine) tellsTime(w *work, at desk.Value) bool {
+	if !e.TargetSide.KeepsTimes && e.TargetSide.EntryMarker == "" {
+		return false
+	}
+	return slices.ContainsFunc(w.want.Entries, func(en desk.Entry) bool { return !isNote(en.ID) && desk.Time(en.At).Equal(at) })
+}
+
 // names turns people's ids into what a reader of a note can understand. Whom the source does not show keeps the id. Whom it cannot show
 // just now is waited for: a note that says something else is another one, and would stand beside the first.
 func (e *Engine) names(ctx context.Context, ids desk.Value) (desk.Value, error) {

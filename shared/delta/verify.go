@@ -125,9 +125,14 @@ func (e *Engine) contrast(ctx context.Context, w *work, now desk.Record) error {
 		}
 	}
 	if now.Ref.ID == w.row.Target && w.row.How != mergedThere {
-		if err := e.compareFields(ctx, w, now, &d); err != nil {
+		defs, err := e.definitions(ctx)
+		if err == nil {
+			err = e.compareFields(ctx, w, now, defs, &d)
+		}
+		if err != nil {
 			return err
 		}
+		e.addUnkept(w, now, defs)
 	}
 	if err := e.compareThread(ctx, w, now, &d); err != nil {
 		return err
@@ -147,11 +152,7 @@ func (e *Engine) contrast(ctx context.Context, w *work, now desk.Record) error {
 	return err
 }
 
-func (e *Engine) compareFields(ctx context.Context, w *work, now desk.Record, d *differences) error {
-	defs, err := e.definitions(ctx)
-	if err != nil {
-		return err
-	}
+func (e *Engine) compareFields(ctx context.Context, w *work, now desk.Record, defs desk.Definitions, d *differences) error {
 	others, err := e.holdsOthers(ctx, w, now)
 	if err != nil {
 		return err
@@ -173,6 +174,8 @@ func (e *Engine) compareFields(ctx context.Context, w *work, now desk.Record, d 
 			w.out.Kept = append(w.out.Kept, string(f))
 		case based && s == b.Src && w.row.How != "created":
 			// was there before the migration and was left as it is
+		case based && s == b.Src && ok && def.Write == desk.OnCreate:
+			// was not kept, see addUnkept
 		case based && s == b.Src:
 			w.losses = append(w.losses, desk.Loss{Class: "normalised", What: fmt.Sprintf("%s of %s", f, w.ref)})
 		case based:
@@ -333,7 +336,7 @@ func (e *Engine) compareWords(want, got desk.Entry) string {
 		return "subject"
 	case len(want.Files) != len(got.Files):
 		return fmt.Sprintf("has %d files, not %d", len(got.Files), len(want.Files))
-	case (e.TargetSide.KeepsTimes || e.TargetSide.EntryMarker != "") && !got.At.IsZero() && !want.At.Truncate(1e9).Equal(got.At.Truncate(1e9)):
+	case !isNote(want.ID) && (e.TargetSide.KeepsTimes || e.TargetSide.EntryMarker != "") && !got.At.IsZero() && !want.At.Truncate(1e9).Equal(got.At.Truncate(1e9)):
 		return "time"
 	}
 	for i := range want.Files {

@@ -217,6 +217,11 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 		w.row.Target, w.row.How, w.row.Lock = now.Ref.ID, mergedThere, ""
 	}
 	w.row.Worked = w.row.Worked || !created && !w.still(now)
+	defs, err := e.definitions(ctx)
+	if err != nil {
+		return e.release(ctx, w, err)
+	}
+	e.addUnkept(w, now, defs)
 	tags := now.Fields[desk.Tags]
 	now = e.untagged(w, now)
 	if found := adopted && w.row.How == "found"; found || w.takenOver {
@@ -268,12 +273,10 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 	e.noteEntries(w, desk.Written{}, now.Entries)
 	e.noteBrought(w, now.Entries)
 	w.recovered = w.recovered || w.takenOver && len(w.fresh) > 0
-	defs, err := e.definitions(ctx)
-	if err == nil && !created && !adopted {
-		err = e.heal(ctx, w, now, defs)
-	}
-	if err != nil {
-		return e.release(ctx, w, err)
+	if !created && !adopted {
+		if err := e.heal(ctx, w, now, defs); err != nil {
+			return e.release(ctx, w, err)
+		}
 	}
 	missing, err := e.thread(ctx, intake, w, now)
 	if err != nil && w.unanswered {

@@ -11,6 +11,7 @@ type target interface {
 	desk.Target
 	desk.Matcher
 	desk.Checker
+	desk.Definer
 	desk.Deleter
 	desk.Opener
 }

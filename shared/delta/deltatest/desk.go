@@ -62,6 +62,8 @@ type Desk struct {
 	Calls map[string]int
 	// Normalise, when set, changes a field's value as the desk stores it.
 	Normalise func(desk.Field, desk.Value) desk.Value
+	// Defines is what the target side says of its fields; it says nothing, and takes them all, where it is empty.
+	Defines desk.Definitions
 
 	mu      sync.Mutex
 	records map[desk.Ref]*stored
@@ -607,6 +609,8 @@ func (t *targetSide) find(_ context.Context, source desk.Ref) ([]string, error) 
 func (s *sourceSide) Check(context.Context) error { return s.d.call("check", desk.Ref{}) }
 
 func (t *targetSide) Check(context.Context) error { return t.d.call("check", desk.Ref{}) }
+
+func (t *targetSide) Define(context.Context) (desk.Definitions, error) { return t.d.Defines, nil }
 
 func (t *targetSide) Match(_ context.Context, r desk.Record) ([]string, error) {
 	if err := t.d.call("match", r.Ref); err != nil {

@@ -168,6 +168,10 @@ func (c cutTarget) Apply(ctx context.Context, ref desk.Ref, ch desk.Change) (w d
 	return w, nil
 }
 
+func (c cutTarget) Define(ctx context.Context) (desk.Definitions, error) {
+	return c.Target.(desk.Definer).Define(ctx)
+}
+
 func (c cutTarget) Match(ctx context.Context, r desk.Record) ([]string, error) {
 	return c.Target.(desk.Matcher).Match(ctx, r)
 }
