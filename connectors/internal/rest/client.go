@@ -158,15 +158,16 @@ func (c *Client) JSON(ctx context.Context, r Request, out any) (http.Header, err
 	return header, err
 }
 
-// jsonFault tells what is wrong with JSON without quoting it.
+// jsonFault tells what is wrong with JSON without quoting it: neither values nor names of members, which may be the far side's as
+// well. What an error of encoding/json says of itself differs between its versions; the place and our own type do not.
 func jsonFault(err error) string {
 	var se *json.SyntaxError
 	var te *json.UnmarshalTypeError
 	switch {
 	case errors.As(err, &se):
 		return fmt.Sprintf("syntax error at byte %d", se.Offset)
-	case errors.As(err, &te):
-		return fmt.Sprintf("unexpected type of %s", te.Field)
+	case errors.As(err, &te) && te.Type != nil:
+		return fmt.Sprintf("no %s at byte %d", te.Type, te.Offset)
 	}
 	return "unexpected form"
 }

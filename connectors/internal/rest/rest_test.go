@@ -105,6 +105,25 @@ type failing struct{}
 
 func (failing) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 
+// What is said of an answer of the wrong form is its place and what should have been there, whichever version of encoding/json reads it:
+// names of members are the desk's words as well as values are.
+func TestAnswerOfAnotherForm(t *testing.T) {
+	for body, says := range map[string]string{
+		`{"B":{"planted words":"x"}}`: "no []int at byte ", `{"A":"planted words"}`: "no int at byte ", `{"B":{"planted words":{"planted words":1}}}`: "no []int at byte ",
+		`{"A":99999999999999999999}`: "no int at byte ", `{"planted words`: "syntax error at byte ",
+	} {
+		var out struct {
+			A int
+			B map[string][]int
+		}
+		c := client(t, func(r *http.Request) (*http.Response, error) { return reply(r, 200, "application/json", body), nil })
+		_, err := c.JSON(t.Context(), Request{Method: http.MethodPost, Path: "/x"}, &out)
+		if err == nil || !strings.Contains(err.Error(), "JSON that cannot be read: "+says) || strings.Contains(err.Error(), "planted") || strings.Contains(err.Error(), "999") {
+			t.Errorf("%s: %v, want the words %q", body, err, says)
+		}
+	}
+}
+
 func TestRetries(t *testing.T) {
 	for method, want := range map[string]int{"GET": 3, "HEAD": 3, "PUT": 3, "DELETE": 3, "POST": 1, "PATCH": 1} {
 		t.Run(method, func(t *testing.T) {
