@@ -637,7 +637,13 @@ func (o *oracle) excuse(s, t *record, f desk.Field, prev, e edit) string {
 	if was == prev.val || carried == prev.val || agreed { // as it was brought over, or as both said
 		return "they had put it back"
 	}
-	if !w.dst.t.touched && slices.ContainsFunc(changesOf(t, f), func(x edit) bool { return x.by == migration && x.no < ours.no && x.val == prev.val }) {
+	var wrote edit // what the migration wrote last before that, by whatever reason
+	for _, x := range t.hist[f] {
+		if x.by == migration && x.no < prev.no {
+			wrote = x
+		}
+	}
+	if !w.dst.t.touched && (wrote.no > 0 && wrote.old == prev.val || slices.ContainsFunc(changesOf(t, f), func(x edit) bool { return x.by == migration && x.no < ours.no && x.val == prev.val })) {
 		return "race" // they put back what was there before a write that nobody lived to note: this desk does not tell it from one that never arrived
 	}
 	if slices.ContainsFunc(t.hist[f], func(x edit) bool {
@@ -706,14 +712,30 @@ func (o *oracle) arrived(s *record) bool {
 	return slices.ContainsFunc(o.w.dst.order, func(t *record) bool { return t.source == s.ref && t.live() })
 }
 
-// changedSince tells whether a ticket of the source says something else now than at a moment.
+// changedSince tells whether a ticket of the source says something else now than at a moment. A link that leads
+// nowhere else in the target says nothing there.
 func (o *oracle) changedSince(s *record, no int) bool {
 	for f := range s.hist {
-		if o.sourceAt(s, f, no) != text(s.now().fields[f]) {
+		was, is := o.sourceAt(s, f, no), text(s.now().fields[f])
+		if f != desk.LinkRefersTo && was != is || f == desk.LinkRefersTo && o.leadsTo(was) != o.leadsTo(is) {
 			return true
 		}
 	}
 	return false
+}
+
+// leadsTo is where a link leads in the target, as far as the tickets that it names are there.
+func (o *oracle) leadsTo(ids string) string {
+	var to []string
+	for _, id := range strings.Split(ids, "|") {
+		r := o.w.src.records[desk.Ref{Kind: desk.Ticket, ID: id}]
+		for _, x := range o.w.dst.order {
+			if end := o.w.dst.survivor(x); r != nil && x.source == o.w.src.survivor(r).ref && end.live() {
+				to = append(to, end.ref.ID)
+			}
+		}
+	}
+	return text(desk.Set(to...))
 }
 
 // same tells whether the fields of both say the same: the source has come back to what was brought over last.
