@@ -186,6 +186,7 @@ func (s *stage) sampleAndUndo(acme string) {
 	if made := len(must(s.people.Moved(ctx))(s.t)); made != 20 || n < 20 {
 		s.t.Errorf("a sample of 20 made %d tickets in the target, %d places differ", made, n)
 	}
+	s.unkept(sample)
 	s.judge(true)
 	s.undone = true
 	var rep report.Report

@@ -43,6 +43,7 @@ type stage struct {
 	decided  map[string]string
 	taken    []int64                          // by earlier scenes
 	undone   bool                             // a run was undone
+	undated  bool                             // this RT does not keep when a ticket was made
 	meaning  func(field, value string) string // of the mapping, where it has one
 }
 
@@ -151,7 +152,7 @@ func sum(m map[string]int) (n int) {
 
 // oracle knows what the test has told it so far.
 func (s *stage) oracle() *rttest.Oracle {
-	return &rttest.Oracle{Source: s.src, Target: s.dst, Script: s.script, Decided: s.decided, DeletedBefore: s.before, Undone: s.undone, Meaning: s.meaning}
+	return &rttest.Oracle{Source: s.src, Target: s.dst, Script: s.script, Decided: s.decided, DeletedBefore: s.before, Undone: s.undone, Undated: s.undated, Meaning: s.meaning}
 }
 
 // judge asks the oracle, prints its line, and fails the test unless it is satisfied.
@@ -166,12 +167,15 @@ func (s *stage) judge(unfinished bool) rttest.Result {
 
 func (s *stage) judged(r rttest.Result) {
 	s.t.Helper()
-	s.say("%s", r)
+	s.say("%s, made at another time: %d, of which a note tells it: %d", r, r.Undated, r.Noted)
 	for _, d := range r.Details {
 		s.say("  %s", d)
 	}
 	if !r.OK() {
 		s.t.Errorf("%s", r)
+	}
+	if r.Tickets > 10 && s.undated != (r.Undated > 0) || s.undated != (r.Noted > 0) || r.Noted == r.Undated && r.Noted > 0 {
+		s.t.Errorf("when it was made is told in the thread of %d tickets, only by a note in %d; this RT keeps it: %t", r.Undated, r.Noted, !s.undated)
 	}
 }
 
@@ -213,6 +217,7 @@ func setup(t *testing.T, name string, port int, seed func(context.Context, *rtte
 		s.check(rttest.SeedTarget(ctx, s.dst, s.seeded))
 		s.check(s.seeded.Save(saved))
 	}
+	s.undated = !must(s.dst.KeepsCreated(ctx))(t)
 	s.say("seeded: %d tickets, %d actions, seed %d (%.0f s)", s.seeded.Tickets(), len(s.seeded.Actions()), *rtSeed, time.Since(began).Seconds())
 	t.Cleanup(func() {
 		if s.people != nil {
@@ -273,6 +278,7 @@ func (s *stage) dialogue(acme string) {
 	first := s.run(acme, "--kind", "full", "--scope", "all")
 	stop()
 	s.say("people did %d things during the full run", len(s.script.Actions())-s.before)
+	s.unkept(first)
 	if d := first.Counts.Planned - dry.Counts.Planned; d < 0 {
 		t.Errorf("the dry run planned %d, the full run %d", dry.Counts.Planned, first.Counts.Planned)
 	}
@@ -313,6 +319,21 @@ func (s *stage) dialogue(acme string) {
 	s.idle(acme)
 	s.look(acme)
 	s.badInput(acme)
+}
+
+// unkept: where RT goes by its own clock when a ticket was made, the report of the run that made them says so, and nowhere else.
+func (s *stage) unkept(rep report.Report) {
+	s.t.Helper()
+	n := 0
+	for _, l := range rep.Losses {
+		if l.Class == "unkept" {
+			n = l.Count
+		}
+	}
+	s.say("times of creation that were not kept: %d", n)
+	if made := rep.Counts.Created; s.undated && (n < 10 || n > made) || !s.undated && n > 0 {
+		s.t.Errorf("of %d records made, the time of creation of %d is reported as not kept; this RT keeps them: %t", made, n, !s.undated)
+	}
 }
 
 // badInput: each of these gets a clear error, writes nothing and leaves the cutoff where it was.
@@ -505,7 +526,7 @@ func (s *stage) backup(acme string) {
 	}
 	for _, l := range append(restored.Losses, rep.Losses...) {
 		s.say("  loss %s: %d", l.Class, l.Count)
-		if !slices.Contains([]string{"status-history", "entry-time", "entry-author", "last-updated", "transaction-numbers", "text-type", "file-name"}, l.Class) {
+		if !slices.Contains([]string{"status-history", "unkept", "entry-time", "entry-author", "last-updated", "transaction-numbers", "text-type", "file-name"}, l.Class) {
 			s.t.Errorf("loss %s is not one that Request Tracker forces", l.Class)
 		}
 	}

@@ -24,6 +24,9 @@ type Oracle struct {
 	// Ignore are fields that are not compared, by the oracle's names; for losses that have been declared. Besides the names
 	// in Details there are entry.subject (of every entry) and create.subject (of the message that made the ticket).
 	Ignore []string
+	// Undated says that the target does not keep when a ticket was made: of each one whose time of creation is another than the
+	// source's its own entries must tell the source's, in a header line or an internal note. Without it that is a difference.
+	Undated bool
 	// Meaning is how the migration's mapping translates a field's value, by the oracle's names; nil where every value stays
 	// what it is. Of a field with several values it is asked for each.
 	Meaning func(field, value string) string
@@ -48,6 +51,9 @@ type Result struct {
 	Lost, Doubled, Differences, Overwritten int
 	Mails, PeopleMails                      int
 	Notes                                   int // entries that the migration added of its own: status history, fields without a home
+	// Undated are the tickets that have another time of creation and tell the source's in their thread, see Oracle.Undated; Noted
+	// are those of them of which only a note tells it.
+	Undated, Noted int
 	// Held are the fields, as "SOURCEID/FIELD", that people changed in the target and that the source has changed to something
 	// else since: what a run must report as held, unless it was decided. Kept are those that only people in the target changed.
 	Held, Kept []string
@@ -360,6 +366,27 @@ func (j *judgement) ticket(t *dbTicket) {
 	j.fields(t, target)
 }
 
+// tellsCreated tells whether the migration's entries in a ticket of the target say when it was made: a header line to the second,
+// or an internal note.
+func (j *judgement) tellsCreated(target int64, at string) (header, note bool) {
+	for id, t := range j.dst.tickets {
+		if id != target && t.effective != target {
+			continue
+		}
+		for _, e := range j.dst.entries[id] {
+			if e.creator != MigrationUser || len(e.leaves) == 0 {
+				continue
+			}
+			m := fromTarget(e)
+			header = header || strings.Contains(m.header, at)
+			for _, b := range m.bodies {
+				note = note || !e.public && strings.Contains(b, "Created: "+strings.Replace(at, " ", "T", 1)+"Z")
+			}
+		}
+	}
+	return header, note
+}
+
 func (s *Script) ticket(id int64) *TicketLog {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -397,6 +424,18 @@ func (j *judgement) fields(src, dst *dbTicket) {
 			}
 			if got != v {
 				j.differ("source ticket %d, target ticket %d: %s is %q, decided was %q", src.id, dst.id, f, clip(got), clip(v))
+			}
+			continue
+		}
+		if f == "created" && got != want && j.o.Undated {
+			switch header, note := j.tellsCreated(dst.id, want); {
+			case !header && !note:
+				j.differ("source ticket %d, target ticket %d: nothing tells that it was made at %s", src.id, dst.id, want)
+			case !header:
+				j.r.Noted++
+				fallthrough
+			default:
+				j.r.Undated++
 			}
 			continue
 		}

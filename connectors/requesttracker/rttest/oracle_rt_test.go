@@ -211,6 +211,59 @@ func TestOracleCanFail(t *testing.T) {
 	}
 }
 
+// TestOracleUndated: a target that goes by its own clock must tell in the thread when a ticket was made.
+func TestOracleUndated(t *testing.T) {
+	srcFile, script := liveSource(t)
+	good := filepath.Join(t.TempDir(), "good.sqlite3")
+	perfect(t, srcFile, good)
+	src, err := readState(t.Context(), srcFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const ticket = `(SELECT min(id) FROM Tickets t WHERE Status <> 'deleted' AND EffectiveId = id AND NOT EXISTS
+		(SELECT 1 FROM Transactions x WHERE x.ObjectType = 'RT::Ticket' AND x.ObjectId = t.id AND x.Created = t.Created))`
+	const other = `UPDATE Tickets SET Created = '2030-01-01 00:00:00' WHERE `
+	note := func(kind, at string) []string {
+		return []string{
+			`INSERT INTO Transactions (id, ObjectType, ObjectId, Type, Creator, Created) SELECT 99999, 'RT::Ticket', ` + ticket + `, '` + kind + `', id, '2030-01-01 00:00:00' FROM Users WHERE Name = 'deltadesk'`,
+			`INSERT INTO Attachments (TransactionId, Parent, ContentType, ContentEncoding, Content, Creator) SELECT 99999, 0, 'text/plain', 'none', '[acme/fields/1/x]' || char(10) || char(10) || 'Created: ' || ` + at + `, 1`,
+			other + `id = ` + ticket,
+		}
+	}
+	told := `(SELECT replace(Created, ' ', 'T') || 'Z' FROM Tickets WHERE id = ` + ticket + `)`
+	for _, c := range []struct {
+		name string
+		sql  []string
+		want Result
+	}{
+		{"an entry of the same second tells it", []string{other + `Subject = 'A long thread'`}, Result{Undated: 1}},
+		{"a note tells it", note("Comment", told), Result{Undated: 1, Noted: 1, Notes: 1}},
+		{"a note tells something else", note("Comment", `'2025-01-01T00:00:00Z'`), Result{Differences: 1, Notes: 1}},
+		{"everybody sees the note", note("Correspond", told), Result{Differences: 2}},
+		{"nothing tells it", []string{other + `id = ` + ticket}, Result{Differences: 1}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b, err := os.ReadFile(good)
+			if err != nil {
+				t.Fatal(err)
+			}
+			file := filepath.Join(t.TempDir(), "other.sqlite3")
+			if err := os.WriteFile(file, b, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			execAll(t, file, c.sql)
+			dst, err := readState(t.Context(), file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := (&Oracle{Script: script, Undated: true}).judge(src, dst, nil)
+			if r.Undated != c.want.Undated || r.Noted != c.want.Noted || r.Notes != c.want.Notes || r.Differences != c.want.Differences || r.Lost+r.Doubled+r.Overwritten > 0 {
+				t.Errorf("%d undated, %d noted, %d notes, %s\n%s", r.Undated, r.Noted, r.Notes, r, strings.Join(r.Details, "\n"))
+			}
+		})
+	}
+}
+
 func execAll(t *testing.T, file string, qs []string) {
 	t.Helper()
 	db, err := openDB(file, false)

@@ -56,13 +56,13 @@ func (s *seeder) seed(ctx context.Context, src *Server, seed int64, steps ...fun
 	defer db.Close()
 	script := newScript(seed)
 	s.hands = hands{s: src, db: db, script: script, prefix: "seed"}
-	s.rng, s.byName = rand.New(rand.NewPCG(uint64(seed), 1)), map[string]int64{}
+	s.rng, s.byName, s.made = rand.New(rand.NewPCG(uint64(seed), 1)), map[string]int64{}, map[int64]string{}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return nil, fmt.Errorf("seed %s: %w", src.Name, err)
 		}
 	}
-	if err := age(ctx, src, seed); err != nil {
+	if err := age(ctx, src, seed, s.made); err != nil {
 		return nil, fmt.Errorf("seed %s: %w", src.Name, err)
 	}
 	if err := src.SetScrips(ctx, true); err != nil {
@@ -78,6 +78,7 @@ type seeder struct {
 	rng      *rand.Rand
 	byName   map[string]int64 // tickets by the name of what made them
 	plain    []int64          // ordinary tickets, free for any use
+	made     map[int64]string // when they were made; REST does not take it any more since Debian's 5.0.3+dfsg-3~deb12u7
 }
 
 func (s *seeder) mails(ctx context.Context) error {
@@ -132,7 +133,7 @@ func (s *seeder) desk(ctx context.Context) error {
 		made := past(s.rng)
 		f := map[string]any{
 			"Queue": []string{"General", "Support"}[s.rng.IntN(2)], "Subject": fmt.Sprintf("%s %d", s.sentence(2+s.rng.IntN(4)), i),
-			"Requestor": []string{address(customers[s.rng.IntN(len(customers))])}, "Created": stamp(made),
+			"Requestor":   []string{address(customers[s.rng.IntN(len(customers))])},
 			"ContentType": "text/plain", "Content": fmt.Sprintf("Ticket %d of the desk.\n\n%s\n", i, s.sentence(12)),
 		}
 		if i%3 == 0 {
@@ -201,7 +202,7 @@ func (s *seeder) desk(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		s.plain = append(s.plain, id)
+		s.plain, s.made[id] = append(s.plain, id), stamp(made)
 		if i%6 == 3 { // RT takes new, open and resolved from a new ticket, nothing else
 			if err := s.set(ctx, s.agent(), id, id, map[string]any{"Status": "stalled"}); err != nil {
 				return err
@@ -369,8 +370,8 @@ func (s *seeder) ends(ctx context.Context) error {
 
 // age moves the times of every ticket's transactions into the past, in their order: as if the help desk had been used for
 // two years until an hour ago. Several transactions of a ticket keep one and the same second. Times that the script has
-// set itself (Created, Started and so on in 2025) stay.
-func age(ctx context.Context, src *Server, seed int64) error {
+// set itself (Started and so on in 2025) stay; made are the tickets that were made when their first transaction does not say.
+func age(ctx context.Context, src *Server, seed int64, made map[int64]string) error {
 	db, err := openDB(src.DBFile, false)
 	if err != nil {
 		return err
@@ -427,6 +428,11 @@ func age(ctx context.Context, src *Server, seed int64) error {
 			}
 		}
 	}
+	for id, at := range made {
+		if _, err := tx.ExecContext(ctx, `UPDATE Tickets SET Created = ? WHERE id = ?`, at, id); err != nil {
+			return err
+		}
+	}
 	return tx.Commit()
 }
 
@@ -436,6 +442,16 @@ func dbTime(s string) string {
 		return stamp(t)
 	}
 	return s
+}
+
+// ownCreated is what REST is told of when the target's own tickets were made.
+const ownCreated = "2024-02-03 04:05:06"
+
+// KeepsCreated tells whether a target that SeedTarget has filled has taken over when its tickets were made, as RT did before Debian's
+// 5.0.3+dfsg-3~deb12u7.
+func (s *Server) KeepsCreated(ctx context.Context) (bool, error) {
+	ids, err := s.IDs(ctx, `SELECT id FROM Tickets WHERE Subject LIKE 'The target''s own ticket %' AND Created = '`+ownCreated+`'`)
+	return len(ids) > 0, err
 }
 
 // SeedTarget gives the target a life of its own: tickets that nobody migrates, so that no number can be taken for free, and
@@ -453,7 +469,7 @@ func SeedTarget(ctx context.Context, dst *Server, script *Script) error {
 	for i := range 7 {
 		id, err := h.create(ctx, Agents[i%3], "", map[string]any{
 			"Queue": []string{"General", "Support"}[i%2], "Subject": fmt.Sprintf("The target's own ticket %d", i), "Requestor": []string{address(customers[i])},
-			"ContentType": "text/plain", "Content": "Of no concern to a migration.\n", "CustomFields": map[string]any{"Tags": []string{"own"}, "Order No": "ORD-00002"},
+			"Created": ownCreated, "ContentType": "text/plain", "Content": "Of no concern to a migration.\n", "CustomFields": map[string]any{"Tags": []string{"own"}, "Order No": "ORD-00002"},
 		})
 		if err != nil {
 			return err
