@@ -44,6 +44,7 @@ type deskTraits struct {
 	tells                                  bool // the answer to a write shows the record
 	takesAll                               bool // a create takes the whole thread, not only the first entry
 	upper                                  bool // writes colours in capitals
+	dates                                  bool // goes by its own clock when a ticket was made, whatever it is told
 	reopens                                bool // a reply moves the status
 	automates                              bool // a trigger fires seconds after a write
 }

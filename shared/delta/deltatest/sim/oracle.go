@@ -144,6 +144,28 @@ func (o *oracle) ticket(s *record) {
 	}
 	o.links(s, t)
 	o.thread(s, t, h)
+	if made := text(v.fields[desk.Created]); text(t.now().fields[desk.Created]) != made {
+		o.dated(s, t, made)
+	}
+}
+
+// dated: where the target goes by its own clock when a ticket was made, an entry of that time tells it, or a note.
+func (o *oracle) dated(s, t *record, made string) {
+	w := o.w
+	timed := w.dst.t.times || w.dst.t.markers
+	for _, en := range t.now().entries {
+		note := strings.HasPrefix(en.marker, "acme/fields/")
+		switch {
+		case en.by != migration:
+		case note && !en.public && strings.Contains(en.body, "Created: "+made):
+			w.occur("end/created in a note")
+			return
+		case !note && timed && text(desk.Time(en.at)) == made:
+			w.occur("end/created with an entry")
+			return
+		}
+	}
+	w.violate("lost", "%s was made at %s, and nothing in target %s tells it", s.ref, made, t.ref)
 }
 
 func refs(rs []*record) string {

@@ -147,6 +147,9 @@ func (t *target) Create(ctx context.Context, r desk.Record) (desk.Written, error
 			fields[f] = slices.Clone(v)
 		}
 	}
+	if d.t.dates {
+		delete(fields, desk.Created)
+	}
 	if !d.t.takesAll {
 		es = es[:min(1, len(es))]
 	}
