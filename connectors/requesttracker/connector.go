@@ -62,6 +62,7 @@ var Connector = desk.Connector{
 			Losses: map[string]string{
 				lossTime:     "An entry's own time is when it was written into RT; the original time stands in its first line.",
 				lossAuthor:   "Entries are written by the migration's account; the author stands in their first line.",
+				lossUnkept:   "When a ticket was made RT is told, and goes by its own clock all the same since Debian's 5.0.3+dfsg-3~deb12u7; an entry has that time in its first line, or an internal note says it.",
 				lossUpdated:  "A ticket's LastUpdated is when the migration last wrote it.",
 				lossNumbers:  "Transactions and attachments get numbers of the target.",
 				lossHistory:  "Status changes of the past cannot be written; they go into one internal note.",
@@ -78,6 +79,7 @@ const (
 	defaultURLField = "Deltadesk Source URL"
 
 	lossTime     = "entry-time"
+	lossUnkept   = "unkept" // as the engine calls it
 	lossAuthor   = "entry-author"
 	lossUpdated  = "last-updated"
 	lossNumbers  = "transaction-numbers"

@@ -94,7 +94,7 @@ func ticketDefs(statuses, queues []string) []desk.FieldDef {
 		{Field: desk.CC, Write: desk.Always, Many: true},
 		{Field: desk.Followers, Label: "AdminCc", Write: desk.Always, Many: true},
 		{Field: desk.Assignee, Label: "Owner", Write: desk.Always},
-		{Field: desk.Created, Write: desk.OnCreate},
+		{Field: desk.Created, Write: desk.OnCreate}, // and kept or not: what RT shows afterwards tells
 		{Field: desk.Started, Write: desk.Always},
 		{Field: desk.Resolved, Write: desk.Always},
 		{Field: desk.Due, Write: desk.Always},

@@ -95,6 +95,10 @@ func (t *target) memberMails(ctx context.Context, m wireRef) ([]string, error) {
 		return t.mailOf(ctx, string(m.ID))
 	}
 	users, _, err := every[wireRef](ctx, t.account, "/group/"+string(m.ID)+"/members", url.Values{"recursively": {"1"}, "groups": {"0"}})
+	if errors.Is(err, desk.ErrNotFound) {
+		// RT shows the members of groups that people have made, and no longer those of its own.
+		err = &desk.Error{Op: "GET /group/N/members", Said: "RT does not tell who is in a group that watches the queue: let one watch it that is not RT's own", Class: desk.ErrRejected}
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -86,7 +86,7 @@ func TestCreateInAStatusThatIsNoBeginning(t *testing.T) {
 
 func TestCreateBody(t *testing.T) {
 	var sent map[string]any
-	f := &fakeRT{t: t}
+	f := &fakeRT{t: t, older: true}
 	f.handle = func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case r.Method == http.MethodPost:
@@ -122,6 +122,70 @@ func TestCreateBody(t *testing.T) {
 	}
 	if d := cmp.Diff(want, sent); d != "" {
 		t.Error(d)
+	}
+}
+
+// When a ticket was made is told to every RT. One of them keeps it and another one does not, and what the write says is what RT shows.
+func TestCreatedAsRTHasIt(t *testing.T) {
+	const told, own = "2019-03-04T05:06:07Z", "2026-11-30T21:49:31Z"
+	for older, want := range map[bool]string{true: told, false: own} {
+		f := &fakeRT{t: t, older: older}
+		made := own
+		f.handle = func(w http.ResponseWriter, r *http.Request) {
+			switch r.Method + " " + strings.TrimPrefix(r.URL.Path, apiRoot) {
+			case "GET /queue/General":
+				fmt.Fprint(w, `{"id":1,"Name":"General"}`)
+			case "POST /ticket":
+				var body struct{ Created string }
+				if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
+					t.Error(err)
+				}
+				if body.Created != "" {
+					made = strings.Replace(body.Created, " ", "T", 1) + "Z"
+				}
+				w.WriteHeader(http.StatusCreated)
+				fmt.Fprint(w, `{"type":"ticket","id":"7"}`)
+			case "GET /ticket/7/history":
+				fmt.Fprintf(w, `{"total":1,"items":[{"id":"70","Type":"Create","ObjectType":"RT::Ticket","ObjectId":"7","Created":%q,"Creator":{"type":"user","id":"14","Name":"root"}}]}`, own)
+			case "GET /tickets":
+				fmt.Fprintf(w, `{"total":1,"items":[{"id":"7","EffectiveId":{"id":"7"},"Type":"ticket","Subject":"s","Status":"new","Created":%q,
+					"CustomFields":[{"id":"3","name":%q,"values":["m/9"]}]}]}`, made, defaultIDField)
+			case "GET /ticket/7/attachments":
+				fmt.Fprint(w, `{"total":0,"items":[]}`)
+			default:
+				t.Error(r.Method, r.URL.Path)
+			}
+		}
+		w, err := newTestTarget(f).Create(t.Context(), desk.Record{
+			Ref: desk.Ref{Kind: desk.Ticket, ID: "9"}, Fields: desk.Fields{desk.Group: {"General"}, desk.Subject: {"s"}, desk.Created: {told}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := w.Now.Fields[desk.Created].First(); got != want {
+			t.Errorf("an older RT: %t; made at %s, want %s", older, got, want)
+		}
+	}
+}
+
+// Whom RT would mail, and does not name, cannot be left out: such a queue gets no ticket.
+func TestQueueWatchedByAHiddenGroup(t *testing.T) {
+	f := &fakeRT{t: t, handle: func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/queue/Support") {
+			fmt.Fprint(w, `{"id":3,"Name":"Support","AdminCc":[{"type":"group","id":"4"}]}`)
+			return
+		}
+		if r.Method != http.MethodGet {
+			t.Error("a ticket was made")
+		}
+		w.WriteHeader(http.StatusNotFound)
+		fmt.Fprint(w, `{"message":"Not Found"}`)
+	}}
+	w, err := newTestTarget(f).Create(t.Context(), desk.Record{
+		Ref: desk.Ref{Kind: desk.Ticket, ID: "9"}, Fields: desk.Fields{desk.Group: {"Support"}, desk.Subject: {"s"}},
+	})
+	if !errors.Is(desk.Class(err), desk.ErrRejected) || w.ID != "" || !strings.Contains(err.Error(), "group that watches") {
+		t.Errorf("%+v %v", w, err)
 	}
 }
 

@@ -57,6 +57,10 @@ func bugs() []bug {
 				`w.finish(OutUnchanged, ""); return nil`)},
 		},
 		{
+			"silent-clock", 1, "what the target did not keep of a create is not looked for", sorts("lost"),
+			[]change{engine("write.go", "	e.addUnkept(w, now, defs)\n", "")},
+		},
+		{
 			"drop-by-version", 1, "a change is dropped because its stamp was carried out, whenever the reading began", sorts("lost"),
 			[]change{engine("list.go",
 				`l.Began.After(it.Stamp.At.Add(e.SourceSide.StampResolution+e.SourceSide.ListLag))`,
