@@ -121,7 +121,8 @@ type (
 // Write says when a desk lets a field be written.
 type Write string
 
-// The moments.
+// The moments. OnCreate is a promise to take the value, and none to keep it: what a reading shows afterwards counts, and the engine
+// tells the rest in a note.
 const (
 	Always   Write = "always"
 	OnCreate Write = "create"
