@@ -114,5 +114,5 @@ type Written struct {
 type Loss struct {
 	Class string `json:"class"`          // one of the target's Traits.Losses
 	What  string `json:"what"`           // field, entry or file it is about, by id
-	Kept  string `json:"kept,omitempty"` // where it went: "header line", "note", "link"
+	Kept  string `json:"kept,omitempty"` // where it went: "header line", "entry", "note", "link"
 }
