@@ -53,7 +53,9 @@ func (e *Engine) gain(ctx context.Context, w *work) error {
 	parted := w.parted || len(w.row.Was) > 0 && (w.row.Target == "" || w.row.Unfinished)
 	var from map[string]string
 	for _, en := range w.want.Entries {
-		if k, ok := w.known[en.ID]; isNote(en.ID) || w.came[en.ID] || ok && k.Digest != taken && !w.parted {
+		k, known := w.known[en.ID]
+		there := known && k.Digest != taken && !w.parted
+		if isNote(en.ID) || (there || w.came[en.ID]) && !w.row.Unfinished {
 			continue
 		}
 		if from == nil {
@@ -62,7 +64,10 @@ func (e *Engine) gain(ctx context.Context, w *work) error {
 				return err
 			}
 		}
-		_, back := w.known[en.ID]
+		if there && from[en.ID] == "" {
+			continue // else it came with the create, before its ticket was left apart
+		}
+		back := known && !there
 		old := !w.row.Began.IsZero() && en.At.Before(seen) || w.row.Began.IsZero() && w.run.Kind == Delta && en.At.Before(created)
 		if !old && !back && !parted && from[en.ID] == "" {
 			continue
@@ -80,14 +85,18 @@ func (e *Engine) gain(ctx context.Context, w *work) error {
 		if w.came == nil {
 			w.came = map[string]bool{}
 		}
-		w.came[en.ID] = true
+		if w.came[en.ID] = true; there {
+			w.remember(en.ID, k)
+		}
 		others, err := e.copies(ctx, w, row, en.ID)
 		if err != nil {
 			return err
 		}
 		for _, o := range others {
 			if o.k.Digest == taken || from[en.ID] == o.ref.ID {
-				w.losses = append(w.losses, keptCopy(en.ID, w.ref))
+				if l := keptCopy(en.ID, w.ref); !slices.Contains(w.losses, l) {
+					w.losses = append(w.losses, l)
+				}
 				continue
 			}
 			// It has not settled what becomes of its copy, or somebody was asked about it: now it can be told.

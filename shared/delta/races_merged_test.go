@@ -520,6 +520,43 @@ func TestRaceMergedElsewhereInCreateMode(t *testing.T) {
 	s.field(a, desk.Status, "[closed]")
 }
 
+// A ticket is merged into one whose target is made after that, anew or for the first time, and the policy leaves its own ticket closed
+// there: what came with the create is in both. What the source redacts then is taken out of both.
+func TestRaceMergedIntoMadeAnew(t *testing.T) {
+	for _, anew := range []bool{false, true} {
+		s := newStage(t)
+		s.Migration.OnMerged, s.Migration.OnTargetGone = delta.Close, delta.RecreateGone
+		a, b := s.ticket("a", "of a"), ""
+		if anew {
+			b = s.ticket("b", "of b")
+		}
+		full(t, s.World)
+		s.Wait(time.Hour)
+		if anew {
+			s.Source.Join(ticket(a), ticket(b))
+			s.delta()
+			s.Target.Remove(s.there(b))
+			s.say(b, "more")
+		} else {
+			b = s.ticket("b", "of b")
+			s.Source.Join(ticket(a), ticket(b))
+		}
+		s.delta()
+		s.Wait(time.Hour)
+		s.Source.Redact(b, 0)
+		s.delta()
+		for id, entries := range s.Target.Look() {
+			for _, seen := range entries {
+				for _, en := range seen.Entries {
+					if strings.Contains(en, "of a") {
+						t.Errorf("made anew: %v; %s still says %q", anew, id, en)
+					}
+				}
+			}
+		}
+	}
+}
+
 // The target's people merge two tickets that the source has merged, between the reading of the one and the look at the other. What
 // came with the other is there, and follows the source.
 func TestRaceMergedByPeopleMeanwhile(t *testing.T) {
