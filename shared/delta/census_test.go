@@ -299,6 +299,31 @@ func TestCensusOfTwoClocks(t *testing.T) {
 	}
 }
 
+// A ticket gets a link to one that has not arrived, just before a census reads it: what is written does not show that. The next delta sees
+// to the link all the same.
+func TestCensusBeforeALink(t *testing.T) {
+	s := newStage(t)
+	owner := s.ticket("owner")
+	s.full()
+	s.Wait(time.Hour)
+	other := s.ticket("other")
+	s.Source.Unseen(func() { s.Source.Edit(ticket(owner), desk.Fields{desk.Subject: {"owner"}}) })
+	linked := false
+	s.Source.Fail = func(op string, ref desk.Ref) error {
+		if op == "read" && ref == ticket(owner) && !linked {
+			linked = true
+			s.Source.Edit(ticket(owner), desk.Fields{desk.LinkRefersTo: {other}})
+			s.Wait(5 * time.Second)
+		}
+		return nil
+	}
+	if missed, _ := s.census(census); len(missed) > 0 || !linked {
+		t.Errorf("missed %v; it got its link: %v", missed, linked)
+	}
+	s.delta()
+	s.field(owner, desk.LinkRefersTo, "[ticket/"+other+"]")
+}
+
 // A source account that has lost a right makes everything look deleted. Nothing is taken for deleted then.
 func TestCensusOfBlindAccount(t *testing.T) {
 	s := newStage(t)

@@ -372,9 +372,10 @@ func (w *work) makesDue(why string, ev desk.Event, into string) {
 }
 
 // confirm notes that a reading has come to just what was carried out last. So the record need not be read again on account
-// of an older change, or of a mapping that makes the same of it. Whoever carries it out at the same moment knows better.
+// of an older change, or of a mapping that makes the same of it. Whoever carries it out at the same moment knows better. Not so where a
+// link waits for its other end: what is written does not show it, and only a delta sees to it that it is drawn.
 func (e *Engine) confirm(ctx context.Context, w *work) error {
-	if w.run.Dry {
+	if w.run.Dry || len(w.waits) > 0 {
 		return nil
 	}
 	_, err := update(ctx, e, e.ledgerKey(w.ref), func(r *ledgerRow) error {
