@@ -145,8 +145,10 @@ func (b *backing) planFields(e *Engine, w *work, images []image, now desk.Record
 	bare := e.untagged(w, now)
 	for _, f := range slices.Sorted(maps.Keys(all)) {
 		im, wrote := fieldBefore(images, f)
-		// The ledger knows how the target writes what was meant, unless it is what was left to the target's people.
-		if have, ok := w.row.Fields[f]; ok && (have.Src == wrote.Src || have.Event && wrote.Src == "gone") && !have.Kept {
+		// The ledger knows how the target writes what was meant, unless it is what was left to the target's people, or they have come to
+		// say since what the source says, which the run had not written.
+		theirs := func(have base) bool { return have.Kept || have.tgt() == have.Src && wrote.tgt() != wrote.Src }
+		if have, ok := w.row.Fields[f]; ok && (have.Src == wrote.Src || have.Event && wrote.Src == "gone") && !theirs(have) {
 			wrote = have
 		}
 		before, t := im.Fields[f].Digest(), now.Fields[f].Digest()

@@ -13,6 +13,31 @@ import (
 
 // Races around undos: what is taken back is what the migration did, never what people did beside it.
 
+// A run has written again, without the event's tag, the tags that people have set, and then people come to say what the source says. That is
+// theirs as well: an undo of the run leaves it.
+func TestRaceUndoOfWhatBothSay(t *testing.T) {
+	s := newStage(t)
+	s.Migration.OnDeleted = delta.Tag
+	id := s.ticket("one", "first")
+	s.Source.Edit(ticket(id), desk.Fields{desk.Tags: {"c", "e"}})
+	full(t, s.World)
+	s.Wait(time.Hour)
+	s.Target.Edit(s.there(id), desk.Fields{desk.Tags: {"b", "e"}})
+	s.Source.Remove(ticket(id))
+	run(t, s.World, mainDelta)
+	s.Wait(time.Hour)
+	s.Source.Restore(ticket(id))
+	r := run(t, s.World, mainDelta)
+	s.field(id, desk.Tags, "[b e]")
+	s.Target.Edit(s.there(id), desk.Fields{desk.Tags: {"c", "e"}})
+	s.Wait(time.Hour)
+	s.say(id, "more")
+	run(t, s.World, mainDelta)
+	s.Wait(time.Hour)
+	run(t, s.World, undo(r.ID))
+	s.field(id, desk.Tags, "[c e]")
+}
+
 // A create loses its answer, and people work on the ticket before anybody has looked: it is asked about. Whether the answer is to
 // leave it to them or still to come, an undo leaves the ticket.
 func TestRaceUndoOfOpenCreate(t *testing.T) {

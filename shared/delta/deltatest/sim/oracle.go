@@ -376,6 +376,9 @@ func (o *oracle) links(s, t *record) {
 	if len(o.decisionsOn(s.ref, desk.LinkRefersTo)) > 0 {
 		return // a person said what they are to be
 	}
+	if len(t.now().aliases) > 0 && !w.dst.t.lock {
+		return // two tickets of ours that the target's people made one, on a desk without locks: a write on its way to the one reaches the other
+	}
 	for _, x := range o.held[s.ref].Fields {
 		if x.Field == desk.LinkRefersTo {
 			return
