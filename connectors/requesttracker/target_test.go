@@ -257,32 +257,24 @@ func TestFilesInJSON(t *testing.T) {
 	}
 }
 
-// RT is asked to delete a ticket only as it was read, and a no to that is a conflict.
-func TestDeleteAsRead(t *testing.T) {
-	for lock, want := range map[string]string{"": "", "135": `"135"`} {
-		asked := "nothing"
-		f := &fakeRT{t: t, handle: func(w http.ResponseWriter, r *http.Request) {
-			asked = r.Header.Get("If-Match")
-			w.WriteHeader(http.StatusPreconditionFailed)
-		}}
-		err := newTestTarget(f).Delete(t.Context(), desk.Ref{Kind: desk.Ticket, ID: "7"}, lock)
-		if !errors.Is(desk.Class(err), desk.ErrConflict) || asked != want {
-			t.Errorf("lock %q: If-Match is %q, and a refusal %v", lock, asked, err)
-		}
-	}
-}
-
-// So it is with a merge.
-func TestMergeAsRead(t *testing.T) {
-	for lock, want := range map[string]string{"": "", "135": `"135"`} {
-		asked := "nothing"
-		f := &fakeRT{t: t, handle: func(w http.ResponseWriter, r *http.Request) {
-			asked = r.Header.Get("If-Match")
-			w.WriteHeader(http.StatusPreconditionFailed)
-		}}
-		err := newTestTarget(f).Merge(t.Context(), desk.Ref{Kind: desk.Ticket, ID: "7"}, desk.Ref{Kind: desk.Ticket, ID: "8"}, lock)
-		if !errors.Is(desk.Class(err), desk.ErrConflict) || asked != want {
-			t.Errorf("lock %q: If-Match is %q, and a refusal %v", lock, asked, err)
+// RT is asked to delete or merge a ticket only as it was read, and a no to that is a conflict.
+func TestGoesAsRead(t *testing.T) {
+	ref := desk.Ref{Kind: desk.Ticket, ID: "7"}
+	for what, do := range map[string]func(*target, string) error{
+		"delete": func(tg *target, lock string) error { return tg.Delete(t.Context(), ref, lock) },
+		"merge": func(tg *target, lock string) error {
+			return tg.Merge(t.Context(), ref, desk.Ref{Kind: desk.Ticket, ID: "8"}, lock)
+		},
+	} {
+		for lock, want := range map[string]string{"": "", "135": `"135"`} {
+			asked := "nothing"
+			f := &fakeRT{t: t, handle: func(w http.ResponseWriter, r *http.Request) {
+				asked = r.Header.Get("If-Match")
+				w.WriteHeader(http.StatusPreconditionFailed)
+			}}
+			if err := do(newTestTarget(f), lock); !errors.Is(desk.Class(err), desk.ErrConflict) || asked != want {
+				t.Errorf("%s with lock %q: If-Match is %q, and a refusal %v", what, lock, asked, err)
+			}
 		}
 	}
 }

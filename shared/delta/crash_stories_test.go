@@ -121,6 +121,15 @@ func (s *telling) delta(windows ...string) (r delta.Run) {
 	return r
 }
 
+// dispute lets both sides change the status of a ticket, so that a delta asks about it.
+func (s *telling) dispute(id string) {
+	s.later(func() {
+		s.Source.Edit(ticket(id), desk.Fields{desk.Status: {"stalled"}})
+		s.Target.Edit(s.there(id), desk.Fields{desk.Status: {"rejected"}})
+	})
+	s.delta()
+}
+
 func (s *telling) decide(id string, f desk.Field, d delta.Decision) {
 	s.must(s.Do(func(e *delta.Engine) error { return e.Decide(ctx, ticket(id), f, "", d) }))
 }
@@ -1230,11 +1239,7 @@ b: b1
 a status
 all: a held`, set: with(deleted(delta.Tag)), play: func(s *telling) {
 		a, _ := pair(s)
-		s.later(func() {
-			s.Source.Edit(ticket(a), desk.Fields{desk.Status: {"stalled"}})
-			s.Target.Edit(s.there(a), desk.Fields{desk.Status: {"rejected"}})
-		})
-		s.delta()
+		s.dispute(a)
 		s.later(func() { s.Source.Remove(ticket(a)) })
 		s.delta()
 		s.later(func() { s.Source.Restore(ticket(a)) })
@@ -1682,11 +1687,7 @@ b: b1, b2`, set: with(gone(delta.RecreateGone), touched), play: func(s *telling)
 	{name: "a ledger of an earlier day than an answer", want: `a status=stalled: a1, a2
 b: b1`, play: func(s *telling) {
 		a, _ := pair(s)
-		s.later(func() {
-			s.Source.Edit(ticket(a), desk.Fields{desk.Status: {"stalled"}})
-			s.Target.Edit(s.there(a), desk.Fields{desk.Status: {"rejected"}})
-		})
-		s.delta()
+		s.dispute(a)
 		day := s.Store.Snapshot()
 		s.later(func() { s.decide(a, desk.Status, delta.Decision{Choice: delta.ChooseSource}) })
 		s.delta()
@@ -1697,11 +1698,7 @@ b: b1`, play: func(s *telling) {
 	{name: "answered, and people move it before it is carried out", want: `a status=waiting: a1, a2
 b: b1`, play: func(s *telling) {
 		a, _ := pair(s)
-		s.later(func() {
-			s.Source.Edit(ticket(a), desk.Fields{desk.Status: {"stalled"}})
-			s.Target.Edit(s.there(a), desk.Fields{desk.Status: {"rejected"}})
-		})
-		s.delta()
+		s.dispute(a)
 		s.later(func() {
 			s.decide(a, desk.Status, delta.Decision{Choice: delta.ChooseSource})
 			s.Target.Edit(s.there(a), desk.Fields{desk.Status: {"waiting"}})

@@ -147,10 +147,10 @@ func (e *Engine) linked(ctx context.Context, w *work, ref desk.Ref) (string, err
 			if row.Target != "" || end == w.ref {
 				return row.Target, nil
 			}
-			if f, ok := e.Target.(desk.Finder); ok && w.run.adopted() && row.Claim == nil && len(row.Was) == 0 {
-				ids, err := f.Find(ctx, end)
+			if f, ok := e.Target.(desk.Finder); ok && w.run.adopted() && row.Claim == nil {
+				ids, err := e.search(ctx, f, end, row.Was)
 				if err != nil {
-					return "", fmt.Errorf("look for %s in the target: %w", end, err)
+					return "", err
 				}
 				if len(ids) == 1 {
 					return ids[0], nil

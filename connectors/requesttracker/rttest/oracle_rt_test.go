@@ -192,15 +192,7 @@ func TestOracleCanFail(t *testing.T) {
 		{"time not told", []string{`UPDATE Attachments SET Content = replace(Content, '20', '19') WHERE TransactionId = ` + entry + ` AND Content LIKE '[%'`}, func(r Result) int { return r.Differences }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			b, err := os.ReadFile(good)
-			if err != nil {
-				t.Fatal(err)
-			}
-			file := filepath.Join(t.TempDir(), "bad.sqlite3")
-			if err := os.WriteFile(file, b, 0o644); err != nil {
-				t.Fatal(err)
-			}
-			execAll(t, file, c.sql)
+			file := spoiled(t, good, c.sql)
 			r := check(file)
 			if c.sum(r) == 0 {
 				t.Errorf("not found: %s\n%s", r, strings.Join(r.Details, "\n"))
@@ -209,6 +201,21 @@ func TestOracleCanFail(t *testing.T) {
 			}
 		})
 	}
+}
+
+// spoiled is a copy of a database in which something was changed.
+func spoiled(t *testing.T, good string, sql []string) string {
+	t.Helper()
+	b, err := os.ReadFile(good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "spoiled.sqlite3")
+	if err := os.WriteFile(file, b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	execAll(t, file, sql)
+	return file
 }
 
 // TestOracleUndated: a target that goes by its own clock must tell in the thread when a ticket was made.
@@ -243,15 +250,7 @@ func TestOracleUndated(t *testing.T) {
 		{"nothing tells it", []string{other + `id = ` + ticket}, Result{Differences: 1}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			b, err := os.ReadFile(good)
-			if err != nil {
-				t.Fatal(err)
-			}
-			file := filepath.Join(t.TempDir(), "other.sqlite3")
-			if err := os.WriteFile(file, b, 0o644); err != nil {
-				t.Fatal(err)
-			}
-			execAll(t, file, c.sql)
+			file := spoiled(t, good, c.sql)
 			dst, err := readState(t.Context(), file)
 			if err != nil {
 				t.Fatal(err)
