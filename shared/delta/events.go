@@ -397,24 +397,32 @@ func (e *Engine) part(ctx context.Context, w *work) error {
 	return e.claim(ctx, w, nil)
 }
 
-// arrivedAs notes that a ticket never was in the target and has now been merged into one that is there and no longer moves: links
-// to it, those that wait and those to come, lead to that one.
+// arrivedAs notes that tickets which never were in the target have been merged into one that is there and no longer moves: links to
+// them, those that wait and those to come, lead to that one. The source may have told of the merge when that one was gone.
 func (e *Engine) arrivedAs(ctx context.Context, w *work) error {
-	if w.ref == w.it.Ref || w.row.Target == "" || w.run.Dry || w.ref.Kind != desk.Ticket {
+	if w.row.Target == "" || w.run.Dry || w.ref.Kind != desk.Ticket {
 		return nil
 	}
-	awaited := false
-	if _, err := update(ctx, e, e.ledgerKey(w.it.Ref), func(r *ledgerRow) error {
-		if awaited = r.Awaited; r.Target != "" || r.Claim != nil || r.Into != "" {
-			return errKeep
+	for _, id := range w.aliases() {
+		ref, awaited := desk.Ref{Kind: w.ref.Kind, ID: id}, false
+		if _, err := update(ctx, e, e.ledgerKey(ref), func(r *ledgerRow) error {
+			if awaited = r.Awaited; r.Target != "" || r.Into != "" || w.unknown(*r) {
+				return errKeep
+			}
+			r.Into = w.ref.ID
+			r.sawMerged(w, ref)
+			return nil
+		}); err != nil {
+			return err
 		}
-		r.Into = w.ref.ID
-		r.sawMerged(w, w.it.Ref)
-		return nil
-	}); err != nil || !awaited {
-		return err
+		if !awaited {
+			continue
+		}
+		if err := e.wake(ctx, w.run.ID, ref); err != nil {
+			return err
+		}
 	}
-	return e.wake(ctx, w.run.ID, w.it.Ref)
+	return nil
 }
 
 // leave carries over that a ticket was merged into one that does not move: as it cannot be merged in the target, its own

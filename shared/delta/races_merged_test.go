@@ -1085,6 +1085,27 @@ func TestRaceLinkOfMergedThereLeft(t *testing.T) {
 	}
 }
 
+// A ticket that is linked to and never moved is merged into one that the source then deletes. That one comes back into another scope: the
+// link leads there.
+func TestRaceLinkToMergedIntoGone(t *testing.T) {
+	s := newStage(t)
+	support := delta.Request{Kind: delta.Delta, Window: "support"}
+	b, owner := s.ticket("b", "of b"), s.ticket("owner")
+	a := s.Source.Add(desk.Ticket, desk.Fields{desk.Subject: {"a"}, desk.Status: {"open"}, desk.Group: {"Sales"}})
+	s.Source.Edit(ticket(owner), desk.Fields{desk.LinkRefersTo: {a}})
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "support"})
+	s.Wait(time.Hour)
+	s.Source.Join(ticket(a), ticket(b))
+	s.Source.Remove(ticket(b))
+	run(t, s.World, support)
+	s.Wait(time.Hour)
+	s.Source.Restore(ticket(b))
+	s.Source.Edit(ticket(b), desk.Fields{desk.Group: {"Sales"}})
+	run(t, s.World, support)
+	run(t, s.World, support)
+	s.field(owner, desk.LinkRefersTo, "[ticket/"+b+"]")
+}
+
 // Whoever carries a merge over dies before he has told those whose links wait for the merged ticket.
 func TestRaceMergedAwaitedCut(t *testing.T) {
 	var all int

@@ -64,6 +64,9 @@ type edit struct {
 	undo bool
 }
 
+// written is one write of the migration, and when it had read the record.
+type written struct{ read, at time.Time }
+
 type file struct {
 	id, name string
 	content  string
@@ -104,16 +107,16 @@ type record struct {
 	read     map[*proc]time.Time // when each process last read it
 	seen     map[*proc]int64     // and what it was then
 	touched  map[desk.Field]bool
-	wrote    []time.Time // when the migration wrote to it
-	back     time.Time   // when people restored it last, or said that it is no spam
-	cleared  time.Time   // when people said last that it is no spam
-	removed  bool        // by an undo
-	unheard  bool        // something happened to it that the feed did not tell
-	goneNo   int         // when it was deleted last, by the number of what happens
-	madeNo   int         // when it was made
-	intoNo   int         // when it was merged into another one
-	brought  []string    // markers of the entries that it was created with
-	noted    bool        // the ledger has named it
+	wrote    []written // by the migration
+	back     time.Time // when people restored it last, or said that it is no spam
+	cleared  time.Time // when people said last that it is no spam
+	removed  bool      // by an undo
+	unheard  bool      // something happened to it that the feed did not tell
+	goneNo   int       // when it was deleted last, by the number of what happens
+	madeNo   int       // when it was made
+	intoNo   int       // when it was merged into another one
+	brought  []string  // markers of the entries that it was created with
+	noted    bool      // the ledger has named it
 }
 
 // writtenAt is when the migration last wrote a field of the record.
@@ -126,6 +129,17 @@ func (r *record) writtenAt() (no int) {
 		}
 	}
 	return no
+}
+
+// around tells whether a moment is within d of a write of the migration, or between that and the reading that it follows from.
+func (r *record) around(at time.Time, d time.Duration) bool {
+	return slices.ContainsFunc(append(slices.Clone(r.wrote), written{r.madeAt, r.madeAt}), func(x written) bool {
+		from := x.read
+		if from.IsZero() { // whoever made it has not read it
+			from = x.at
+		}
+		return at.After(from.Add(-d)) && at.Before(x.at.Add(d))
+	})
 }
 
 func (r *record) goneAt() int { return r.goneNo }

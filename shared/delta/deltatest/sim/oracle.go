@@ -276,6 +276,11 @@ func (o *oracle) field(s, t *record, f desk.Field, h delta.Held) string {
 		}
 	}
 	last, _ := lastChange(t, f)
+	for _, e := range slices.Backward(changesOf(t, f)) { // the tag of an event, on and off, is no change of the others
+		if last = e; f != desk.Tags || e.by != migration || o.untagged(e.old) != o.untagged(e.val) {
+			break
+		}
+	}
 	again := last.by == migration && (!last.event || f == desk.Tags) && !o.meant(f, o.sourceAt(s, f, last.no), last.val) && !w.dst.t.lock
 	until := last.no        // what came later an undo has taken back
 	if last.undo || again { // what an undo put back, or a reply or the event tag found and wrote again, is whoever's it was
@@ -302,9 +307,9 @@ func (o *oracle) field(s, t *record, f desk.Field, h delta.Held) string {
 	switch last.by {
 	case people, automation:
 		said := slices.ContainsFunc(t.hist[f], func(e edit) bool { return e.val == want && e.no < last.no && !o.sourceMoved(s, f, e.no) })
-		if moved, ok := lastChange(s, f); ok && moved.no < last.no {
-			said = said || valueAt(t, f, moved.no) == want
-		}
+		said = said || slices.ContainsFunc(s.hist[f], func(e edit) bool {
+			return e.no < last.no && o.mapped(f, e.val) == want && valueAt(t, f, e.no) == want
+		})
 		switch {
 		case said: // both sides said the same, and then the target moved
 			w.occur("end/kept")
@@ -554,7 +559,7 @@ func (o *oracle) event(s *record, all []*record) {
 		return
 	}
 	t := all[len(all)-1]
-	if v.gone && w.src.t.hides && w.mig.OnSpam != delta.Ignore && !s.cleared.IsZero() && !slices.ContainsFunc(t.wrote, s.cleared.Before) {
+	if v.gone && w.src.t.hides && w.mig.OnSpam != delta.Ignore && !s.cleared.IsZero() && !slices.ContainsFunc(t.wrote, func(x written) bool { return x.at.After(s.cleared) }) {
 		return // the same: nobody read it between people's saying that it is no spam and its end
 	}
 	if !t.live() || len(t.now().aliases) > 0 { // with what people merged into it, it stays as it is
@@ -699,10 +704,8 @@ func (o *oracle) excuse(s, t *record, f desk.Field, prev, e edit) string {
 	if !w.dst.t.lock && prev.at.After(e.seen) {
 		return "race" // this desk cannot be asked to write only what nobody has touched
 	}
-	for _, at := range append(slices.Clone(t.wrote), t.madeAt) {
-		if !w.dst.t.touched && prev.at.Sub(at).Abs() < 5*time.Second {
-			return "race" // around a write of ours, like an automation, on a desk that does not tell who it was
-		}
+	if !w.dst.t.touched && t.around(prev.at, 5*time.Second) {
+		return "race" // around a write of ours, like an automation, on a desk that does not tell who it was
 	}
 	if d := w.dst.t; !d.tells && !d.touched && !prev.at.After(e.seen) && prev.at.Sub(t.madeAt) < 10*time.Second {
 		return "race" // between a create and the reading after it, on a desk that tells neither what it made nor who changed it

@@ -193,8 +193,7 @@ func (d *simDesk) removes(t *record) {
 				ours = x.val
 			}
 		}
-		around := slices.ContainsFunc(append(slices.Clone(t.wrote), t.madeAt), func(at time.Time) bool { return e.at.Sub(at).Abs() < 10*time.Second })
-		if d.t.touched || e.val != ours && e.val != "" && !around { // what is empty may never have been filled, as far as such a desk tells
+		if d.t.touched || e.val != ours && e.val != "" && !t.around(e.at, 10*time.Second) { // what is empty may never have been filled, as far as such a desk tells
 			w.violate("overwritten", "the undo removed target %s of %s, in which people had set %s to %q", t.ref.ID, t.source, f, e.val)
 		}
 	}

@@ -248,7 +248,7 @@ func (t *target) Apply(ctx context.Context, ref desk.Ref, c desk.Change) (desk.W
 			}
 			d.set(r, v, c.Fields, migration, r.read[d.w.cur], d.w.eventWrite(r))
 		})
-		r.wrote = append(r.wrote, d.w.now)
+		r.wrote = append(r.wrote, written{r.read[d.w.cur], d.w.now})
 		if d.t.tells {
 			now := d.show(r, *r.now(), true)
 			w.Now = &now
