@@ -266,7 +266,7 @@ func (w *work) asCarriedOut() bool {
 func (w *work) linksMoved() bool {
 	theirs := w.row.How == mergedThere || w.row.Last != nil && w.row.Last.Out.Reason == deletedThere
 	for f, v := range w.rec.Fields {
-		if b, ok := w.row.Fields[f]; f.Points() == desk.Ticket && len(v) > 0 && (ok && b.Src != w.want.Fields[f].Digest() || !ok && theirs) {
+		if b, ok := w.row.Fields[f]; f.Points() == desk.Ticket && len(v) > 0 && (theirs || ok && b.Src != w.want.Fields[f].Digest()) {
 			return true
 		}
 	}

@@ -557,6 +557,32 @@ func TestRaceMergedIntoMadeAnew(t *testing.T) {
 	}
 }
 
+// The source merges two tickets, and right behind our merge the target's people merge the one that lives on into another record's ticket:
+// the fields of that one stay what they are.
+func TestRaceMergedThereBehindMerge(t *testing.T) {
+	s := newStage(t)
+	s.Migration.Conflict = delta.SourceWins
+	a, b, other := s.ticket("a", "of a"), s.ticket("b", "of b"), s.ticket("other", "of other")
+	full(t, s.World)
+	s.Wait(time.Hour)
+	s.Source.Join(ticket(a), ticket(b))
+	s.Source.Edit(ticket(b), desk.Fields{desk.Subject: {"b again"}})
+	into, merging := s.there(b), false
+	s.Target.Fail = func(op string, ref desk.Ref) error {
+		switch {
+		case op == "merge":
+			merging = true
+		case op == "read" && ref == into && merging:
+			s.Target.Fail = nil
+			s.Target.Join(into, s.there(other))
+		}
+		return nil
+	}
+	s.delta()
+	s.field(other, desk.Subject, "[other]")
+	s.thread(other, "of a", "of b", "of other")
+}
+
 // The target's people merge two tickets that the source has merged, between the reading of the one and the look at the other. What
 // came with the other is there, and follows the source.
 func TestRaceMergedByPeopleMeanwhile(t *testing.T) {
@@ -1062,6 +1088,29 @@ func TestRaceLinkOfMergedThere(t *testing.T) {
 		if missed, _ := s.census(census); len(missed) > 0 {
 			t.Errorf("deleted %t: the census misses %q", deleted, missed)
 		}
+	}
+}
+
+// The same, and the merge is taken back: the link leads again where it led before people deleted the ticket.
+func TestRaceLinkOfDeletedThereAgain(t *testing.T) {
+	s := newStage(t)
+	s.Migration.OnMerged, s.Migration.OnTargetGone = delta.Close, delta.IgnoreGone
+	owner, a, b := s.ticket("owner"), s.ticket("a", "of a"), s.ticket("b", "of b")
+	s.Source.Edit(ticket(owner), desk.Fields{desk.LinkRefersTo: {a}})
+	full(t, s.World)
+	s.delta()
+	s.field(owner, desk.LinkRefersTo, "[ticket/"+a+"]")
+	s.Wait(time.Hour)
+	s.Target.Remove(s.there(owner))
+	s.Source.Join(ticket(a), ticket(b))
+	run(t, s.World, mainDelta)
+	s.say(owner, "more")
+	run(t, s.World, mainDelta)
+	s.Wait(time.Hour)
+	s.Source.Part(ticket(a))
+	run(t, s.World, mainDelta)
+	if missed, _ := s.census(census); len(missed) > 0 {
+		t.Errorf("the census misses %q", missed)
 	}
 }
 

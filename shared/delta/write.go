@@ -248,10 +248,7 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 	before := now
 	moved, err := e.mergeAliases(ctx, w)
 	if err == nil && moved {
-		if now, err = e.Target.Read(ctx, e.targetRef(w)); err == nil {
-			tags = now.Fields[desk.Tags]
-			now = e.untagged(w, now)
-		}
+		now, tags, err = e.again(ctx, w)
 	}
 	if err == nil {
 		err = e.gain(ctx, w)
@@ -291,11 +288,9 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 		return e.release(ctx, w, err)
 	}
 	if w.revised {
-		if now, err = e.Target.Read(ctx, e.targetRef(w)); err != nil {
+		if now, tags, err = e.again(ctx, w); err != nil {
 			return e.release(ctx, w, err)
 		}
-		tags = now.Fields[desk.Tags]
-		now = e.untagged(w, now)
 	}
 	m := e.mergeFields(w, now, defs, created, adopted)
 	w.held.Fields = m.Held
@@ -365,6 +360,16 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 	}
 	w.row.Tag = w.tag
 	return e.commit(ctx, w, out)
+}
+
+// again reads w's target once more, behind what was just done to it. Where people have merged it in that moment it is another one, whose
+// fields are not for w: then all of it is decided anew.
+func (e *Engine) again(ctx context.Context, w *work) (now desk.Record, tags desk.Value, err error) {
+	now, err = e.Target.Read(ctx, e.targetRef(w))
+	if err == nil && now.Ref.ID != w.row.Target {
+		err = &desk.Error{Op: "read target " + w.row.Target + " again", Class: desk.ErrConflict, Said: "people have merged it into " + now.Ref.ID}
+	}
+	return e.untagged(w, now), now.Fields[desk.Tags], err
 }
 
 // mergeFields compares the fields of both sides and says what becomes of each: invariant 4.

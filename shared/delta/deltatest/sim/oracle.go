@@ -319,7 +319,7 @@ func (o *oracle) field(s, t *record, f desk.Field, h delta.Held) string {
 			return ""
 		case slices.ContainsFunc(ds, func(d decided) bool {
 			v := o.norm(f, d.value)
-			return (v == written.val || v == last.old) && o.holds(s, f, d, want)
+			return (v == written.val || v == last.old || v == valueAt(t, f, d.no)) && o.holds(s, f, d, want)
 		}):
 			w.occur("end/kept") // after what was decided, only the target moved
 			return ""
