@@ -583,6 +583,28 @@ func TestRaceMergedThereBehindMerge(t *testing.T) {
 	s.thread(other, "of a", "of b", "of other")
 }
 
+// The reading behind a merge is not answered, and the ticket carries our tag: the next attempt goes on.
+func TestMergedAndNotReadAgain(t *testing.T) {
+	s := newStage(t)
+	s.Migration.OnRevised = delta.Tag
+	a, b := s.ticket("a", "of a"), s.ticket("b", "of b")
+	full(t, s.World)
+	s.Wait(time.Hour)
+	s.Source.Redact(b, 0)
+	s.delta()
+	s.Wait(time.Hour)
+	s.Source.Join(ticket(a), ticket(b))
+	s.Target.Fail = func(op string, _ desk.Ref) error {
+		if op == "merge" {
+			at(s.Target, "read", 1, noAnswer)
+		}
+		return nil
+	}
+	s.delta()
+	s.field(b, desk.Tags, "[deleted-in-source]")
+	s.thread(b, "of a", "of b")
+}
+
 // The target's people merge two tickets that the source has merged, between the reading of the one and the look at the other. What
 // came with the other is there, and follows the source.
 func TestRaceMergedByPeopleMeanwhile(t *testing.T) {

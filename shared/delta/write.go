@@ -366,10 +366,15 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 // fields are not for w: then all of it is decided anew.
 func (e *Engine) again(ctx context.Context, w *work) (now desk.Record, tags desk.Value, err error) {
 	now, err = e.Target.Read(ctx, e.targetRef(w))
-	if err == nil && now.Ref.ID != w.row.Target {
-		err = &desk.Error{Op: "read target " + w.row.Target + " again", Class: desk.ErrConflict, Said: "people have merged it into " + now.Ref.ID}
+	switch {
+	case err != nil:
+		return desk.Record{}, nil, err
+	case now.Ref.ID != w.row.Target:
+		return desk.Record{}, nil, &desk.Error{
+			Op: "read target " + w.row.Target + " again", Class: desk.ErrConflict, Said: "people have merged it into " + now.Ref.ID,
+		}
 	}
-	return e.untagged(w, now), now.Fields[desk.Tags], err
+	return e.untagged(w, now), now.Fields[desk.Tags], nil
 }
 
 // mergeFields compares the fields of both sides and says what becomes of each: invariant 4.
