@@ -397,17 +397,24 @@ func (e *Engine) part(ctx context.Context, w *work) error {
 	return e.claim(ctx, w, nil)
 }
 
-// arrivedAs notes that tickets which never were in the target have been merged into one that is there and no longer moves: links to
-// them, those that wait and those to come, lead to that one. The source may have told of the merge when that one was gone.
+// arrivedAs notes that tickets which never were in the target have been merged into one that is there and does not move: links to
+// them, those that wait and those to come, lead to that one. The source may have told of the merge when that one was gone. A ledger of an
+// earlier day may not know which of them are in the target.
 func (e *Engine) arrivedAs(ctx context.Context, w *work) error {
-	if w.row.Target == "" || w.run.Dry || w.ref.Kind != desk.Ticket {
+	if w.run.Dry || w.ref.Kind != desk.Ticket || len(w.aliases()) == 0 {
 		return nil
+	}
+	if there, err := e.mislaid(ctx, w, w.ref, w.row); err != nil || w.row.Target == "" && len(there) == 0 {
+		return err
 	}
 	for _, id := range w.aliases() {
 		ref, awaited := desk.Ref{Kind: w.ref.Kind, ID: id}, false
 		if _, err := update(ctx, e, e.ledgerKey(ref), func(r *ledgerRow) error {
-			if awaited = r.Awaited; r.Target != "" || r.Into != "" || w.unknown(*r) {
+			if awaited = r.Awaited; r.Target != "" || r.Into != "" || r.Claim != nil {
 				return errKeep
+			}
+			if there, err := e.mislaid(ctx, w, ref, *r); err != nil || len(there) > 0 {
+				return cmpOr(err, errKeep)
 			}
 			r.Into = w.ref.ID
 			r.sawMerged(w, ref)

@@ -199,6 +199,16 @@ func (e *Engine) forgotten(w *work) bool {
 	return searched && w.run.adopted() && w.row.Gone == "" && w.row.Into == "" && w.ref.Kind == desk.Ticket
 }
 
+// mislaid looks for a ticket that the ledger does not know to be in the target, where that may be because it is of an earlier day: no run
+// may bring it to light any more. It returns the ids of all that carry its source reference, none where the target cannot be searched.
+func (e *Engine) mislaid(ctx context.Context, w *work, ref desk.Ref, row ledgerRow) ([]string, error) {
+	f, ok := e.Target.(desk.Finder)
+	if !ok || !w.run.adopted() || row.Target != "" || row.Claim != nil {
+		return nil, nil
+	}
+	return e.search(ctx, f, ref, row.Was)
+}
+
 // search returns the ids of the target that carry the source reference ref. Of a record that was merged into others and taken out
 // again, the tickets in which those live on may still carry it: they are not its own.
 func (e *Engine) search(ctx context.Context, f desk.Finder, ref desk.Ref, was []string) ([]string, error) {

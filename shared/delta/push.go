@@ -380,6 +380,9 @@ func (e *Engine) prepare(ctx context.Context, w *work) error {
 	}
 	// A write that is open is brought to its end, whatever became of the record meanwhile.
 	if ok, why := w.run.Filter.Holds(rec); !ok && w.row.Claim == nil && w.ref != w.it.Ref && w.row.Target == "" && !w.run.Dry {
+		if err := e.arrivedAs(ctx, w); err != nil {
+			return err
+		}
 		return e.leave(ctx, w, why)
 	} else if !ok && w.row.Claim == nil && alias.Claim == nil {
 		if err := e.handOn(ctx, w); err != nil {
@@ -390,8 +393,11 @@ func (e *Engine) prepare(ctx context.Context, w *work) error {
 				return err
 			}
 		}
+		if err := e.arrivedAs(ctx, w); err != nil {
+			return err
+		}
 		w.finish(OutExcluded, why)
-		return e.arrivedAs(ctx, w)
+		return nil
 	}
 	res, err := e.mapped(ctx, rec)
 	if err != nil {

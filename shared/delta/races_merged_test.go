@@ -939,6 +939,67 @@ func TestRaceRestoredLinkOutOfScope(t *testing.T) {
 	}
 }
 
+// A ticket that is linked to is merged into one that no longer moves, and the ledger is of the day before: it may not know which of both
+// are in the target. The link leads there all the same, and they become one when the other moves again.
+func TestRaceRestoredLinkMergedOutOfScope(t *testing.T) {
+	for name, x := range map[string]struct{ known, searched, merged bool }{
+		"the one that lives on is known":                         {known: true, searched: true},
+		"the one that lives on is known, nobody searches":        {known: true},
+		"the one that lives on is found":                         {searched: true},
+		"the one that lives on is known, and the other is found": {known: true, searched: true, merged: true},
+		"both are found": {searched: true, merged: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStage(t)
+			s.Migration.OnMerged, s.Target.NoFinder = delta.Mirror, !x.searched
+			group := func(id, g string) { s.Source.Edit(ticket(id), desk.Fields{desk.Group: {g}}) }
+			support := delta.Request{Kind: delta.Delta, Window: "support"}
+			owner, a, b := s.ticket("owner"), s.ticket("a", "of a"), s.ticket("b", "of b")
+			s.Source.Edit(ticket(owner), desk.Fields{desk.LinkRefersTo: {a}})
+			if group(a, "Sales"); !x.known {
+				group(b, "Sales")
+			}
+			run(t, s.World, delta.Request{Kind: delta.Full, Scope: "support"})
+			day := s.Store.Snapshot()
+			s.Wait(time.Hour)
+			if group(b, "Support"); x.merged {
+				group(a, "Support")
+			}
+			run(t, s.World, support)
+			s.Store.Restore(day)
+			s.Restart()
+			s.Wait(time.Hour)
+			group(a, "Sales")
+			group(b, "Sales")
+			run(t, s.World, delta.Request{Kind: delta.Full, Scope: "support", Restart: true, Adopt: true})
+			s.Wait(time.Hour)
+			s.Source.Join(ticket(a), ticket(b))
+			s.Wait(time.Minute)
+			looked := map[desk.Ref]int{}
+			s.Target.Fail = func(op string, ref desk.Ref) error {
+				if op != "find" || looked[ref] == 2 { // both that the source lists come to it
+					return nil
+				}
+				looked[ref]++
+				return &desk.Error{Op: op, Class: desk.ErrTransient}
+			}
+			run(t, s.World, support)
+			run(t, s.World, support)
+			to, thread := b, []string{"of b", "of a"}
+			if x.merged {
+				to, thread = a, []string{"of a", "of b"} // its own ticket, until they are one
+			}
+			s.field(owner, desk.LinkRefersTo, "[ticket/"+to+"]")
+			s.Wait(time.Hour)
+			group(b, "Support")
+			run(t, s.World, support)
+			s.absent(a)
+			s.thread(b, thread...)
+			s.nothingHeld()
+		})
+	}
+}
+
 // The other end of a link arrives after the ticket was read, and the ticket is held for something else: its link is drawn by the
 // same run, like any.
 func TestRaceLinkOfHeld(t *testing.T) {

@@ -147,14 +147,12 @@ func (e *Engine) linked(ctx context.Context, w *work, ref desk.Ref) (string, err
 			if row.Target != "" || end == w.ref {
 				return row.Target, nil
 			}
-			if f, ok := e.Target.(desk.Finder); ok && w.run.adopted() && row.Claim == nil {
-				ids, err := e.search(ctx, f, end, row.Was)
-				if err != nil {
-					return "", err
-				}
-				if len(ids) == 1 {
-					return ids[0], nil
-				}
+			ids, err := e.mislaid(ctx, w, end, row)
+			if err != nil {
+				return "", err
+			}
+			if len(ids) == 1 {
+				return ids[0], nil
 			}
 			w.waits = append(w.waits, end)
 			return "", nil
