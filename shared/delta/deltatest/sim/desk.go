@@ -115,6 +115,7 @@ type record struct {
 	goneNo   int       // when it was deleted last, by the number of what happens
 	madeNo   int       // when it was made
 	intoNo   int       // when it was merged into another one
+	intoAt   time.Time // the same, by the world's clock
 	brought  []string  // markers of the entries that it was created with
 	noted    bool      // the ledger has named it
 }
@@ -205,7 +206,7 @@ func (d *simDesk) change(r *record, ev desk.Event, into string, do func(*version
 	case desk.Deleted:
 		r.goneNo = d.w.no
 	case desk.Merged:
-		r.intoNo = d.w.no
+		r.intoNo, r.intoAt = d.w.no, d.w.now
 	}
 	d.feed = append(d.feed, change{r.ref, now, ev, into})
 	v := r.now()

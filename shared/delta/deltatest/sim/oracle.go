@@ -629,8 +629,9 @@ func (o *oracle) excuse(s, t *record, f desk.Field, prev, e edit) string {
 		}
 	}
 	for _, d := range o.decisionsOn(s.ref, f) {
-		if d.no > prev.no && d.no < e.no && d.choice != delta.ChooseTarget && o.norm(f, d.value) == prev.val {
-			return "decision" // it had become the decided value
+		again := func(x edit) bool { return x.by == migration && x.no > prev.no && x.no < e.no && x.val == prev.val }
+		if d.no < e.no && (d.no > prev.no || slices.ContainsFunc(t.hist[f], again)) && d.choice != delta.ChooseTarget && o.norm(f, d.value) == prev.val {
+			return "decision" // it had become the decided value, or was it already and was written all the same
 		}
 	}
 	for _, d := range w.decisions {
@@ -704,8 +705,10 @@ func (o *oracle) excuse(s, t *record, f desk.Field, prev, e edit) string {
 	if !w.dst.t.lock && prev.at.After(e.seen) {
 		return "race" // this desk cannot be asked to write only what nobody has touched
 	}
-	if !w.dst.t.touched && t.around(prev.at, 5*time.Second) {
-		return "race" // around a write of ours, like an automation, on a desk that does not tell who it was
+	if !w.dst.t.touched && slices.ContainsFunc(t.hist[f], func(x edit) bool {
+		return x.by == people && x.no <= prev.no && x.val == prev.val && t.around(x.at, 5*time.Second)
+	}) {
+		return "race" // around a write of ours, like an automation, on a desk that does not tell who it was; or what was there since then, put back
 	}
 	if d := w.dst.t; !d.tells && !d.touched && !prev.at.After(e.seen) && prev.at.Sub(t.madeAt) < 10*time.Second {
 		return "race" // between a create and the reading after it, on a desk that tells neither what it made nor who changed it

@@ -240,13 +240,17 @@ func (t *target) Apply(ctx context.Context, ref desk.Ref, c desk.Change) (desk.W
 			failed = &desk.Error{Op: "apply " + ref.String(), Class: desk.ErrConflict}
 			return
 		}
+		read := r.read[d.w.cur]
+		if to := d.records[ref]; to != r && read.Before(to.intoAt) {
+			read = time.Time{} // it was meant for a ticket that people merged into this one meanwhile
+		}
 		d.w.say("  entries %s, fields %v", markers(es), c.Fields)
 		d.change(r, desk.Changed, "", func(v *version) {
 			t.add(v, es, &w)
 			if d.t.reopens && len(es) > 0 && v.fields[desk.Status].First() != "open" {
 				d.set(r, v, desk.Fields{desk.Status: {"open"}}, automation, time.Time{}, false)
 			}
-			d.set(r, v, c.Fields, migration, r.read[d.w.cur], d.w.eventWrite(r))
+			d.set(r, v, c.Fields, migration, read, d.w.eventWrite(r))
 		})
 		r.wrote = append(r.wrote, written{r.read[d.w.cur], d.w.now})
 		if d.t.tells {
