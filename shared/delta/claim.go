@@ -292,7 +292,7 @@ func (e *Engine) commit(ctx context.Context, w *work, out Outcome) error {
 	if len(wrote) > 12 {
 		wrote = append(slices.Clone(wrote[:12]), fmt.Sprintf("and %d more", len(w.wrote)-12))
 	}
-	w.row.trace(Trace{At: e.Now().UTC(), Run: w.run.ID, Seen: w.it.Stamp.At, Outcome: out, Why: cmpOr(w.held.reason(), w.it.why()), Wrote: wrote, Check: check})
+	w.row.trace(Trace{At: e.Now().UTC(), Run: w.run.ID, Seen: w.it.Stamp.At, Outcome: out, Why: cmpOr(w.held.reason(), w.it.why()), Wrote: wrote, Check: check, Blind: w.row.Target == ""})
 	if err := e.saveRow(ctx, w); err != nil {
 		w.row = row
 		return err

@@ -595,6 +595,31 @@ func TestRaceForgottenWhileSpam(t *testing.T) {
 	s.held("may have been added already")
 }
 
+// The same of a ticket whose create is in doubt, in a desk that cannot be searched: to ask where it is was not to look at it. Somebody
+// says where it is, and is asked about the entry.
+func TestRaceForgottenInDoubt(t *testing.T) {
+	s := newStage(t)
+	s.Target.NoMarkers, s.Target.Timed, s.Target.NoFinder = true, true, true
+	full(t, s.World)
+	day := s.Store.Snapshot()
+	s.Wait(time.Hour)
+	id := s.ticket("one", "first", "second")
+	run(t, s.World, mainDelta)
+	there := s.there(id)
+	s.Source.Redact(id, 1)
+	s.Store.Restore(day)
+	s.Restart()
+	s.Wait(time.Hour)
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "all", Restart: true, Adopt: true})
+	s.held("it may have been created before an answer was lost")
+	if err := s.Engine().Decide(ctx, ticket(id), "", "", delta.Decision{Choice: delta.ChooseLink, Value: desk.Value{there.ID}}); err != nil {
+		t.Fatal(err)
+	}
+	s.delta()
+	s.held("may have been added already")
+	s.thread(id, "first", "second")
+}
+
 // The answer to a create is lost, and when it is looked for the ticket is spam, which a policy ignores. What came with the create is known
 // from then on: the ticket is deleted as a policy says, or comes back and is as it was.
 func TestRaceBroughtBeforeSpam(t *testing.T) {
