@@ -160,13 +160,13 @@ func (e *Engine) censusMerged(ctx context.Context, w *work) error {
 		}
 		seen := false
 		switch {
+		case !in && (s.row.Target != "" || s.row.Claim != nil):
+			w.finish(OutExcluded, "merged in the source into a record of another scope: "+why)
+			return nil
 		case s.row.Claim != nil:
 		case s.row.Target == "" && s.row.Look:
 			w.makesDue("missed", desk.Merged, w.rec.Ref.ID)
 			w.finish(OutExcluded, "merged in the source into "+w.rec.Ref.String()+", which an undo removed; the next delta brings it over")
-			return nil
-		case !in && s.row.Target != "":
-			w.finish(OutExcluded, "merged in the source into a record of another scope: "+why)
 			return nil
 		case w.rec.Event == desk.Deleted || w.rec.Event == desk.Spam: // it has left after the merge
 			seen = s.row.Gone == w.rec.Event || s.row.Target == ""

@@ -497,6 +497,40 @@ func TestRaceCensusOfMergedIntoFailed(t *testing.T) {
 	}
 }
 
+// The same where that one is in the target, and the run that was about to carry the merge out there was cut off and cancelled.
+func TestRaceCensusOfMergedIntoOpen(t *testing.T) {
+	s := newStage(t)
+	s.Migration.Windows["support"] = delta.Window{Scope: "support", Mode: delta.CreateOnly}
+	a, b := s.ticket("a", "of a"), s.ticket("b", "of b")
+	s.Source.Edit(ticket(b), desk.Fields{desk.Group: {"Sales"}})
+	full(t, s.World)
+	run(t, s.World, delta.Request{Kind: delta.Full, Scope: "support"})
+	s.Wait(time.Hour)
+	s.Source.Join(ticket(a), ticket(b))
+	s.Wait(time.Hour)
+	run(t, s.World, delta.Request{Kind: delta.Delta, Window: "support"})
+	r, _, err := s.Engine().Start(ctx, mainDelta)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Target.Fail = func(op string, _ desk.Ref) error {
+		if op == "merge" {
+			s.Target.Fail = nil
+			if err := s.Engine().Cancel(ctx, r.ID, "the operator"); err != nil {
+				t.Error(err)
+			}
+			panic(deltatest.Crash{})
+		}
+		return nil
+	}
+	run(t, s.World, mainDelta)
+	if missed, _ := s.census(delta.Request{Kind: delta.Census, Scope: "support"}); len(missed) > 0 {
+		t.Errorf("missed: %v", missed)
+	}
+	s.delta()
+	s.thread(b, "of a", "of b")
+}
+
 // A ticket is merged into one of another scope, and a window that only creates comes first. It leaves that to the other one, and a
 // census of its scope calls nothing missed.
 func TestRaceMergedElsewhereInCreateMode(t *testing.T) {
