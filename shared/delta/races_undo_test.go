@@ -337,22 +337,73 @@ func TestRaceGainedWhileDeleted(t *testing.T) {
 }
 
 // A write that was cut off writes the status again as people have set it, which is what the migration had set before: an undo does
-// not take the ticket away from them.
+// not take the ticket away from them. Whoever writes it may die then.
 func TestRaceUndoOfPutBack(t *testing.T) {
-	s := newStage(t)
-	s.Target.TellsTouched = true
-	full(t, s.World)
-	s.Wait(time.Hour)
-	id := s.ticket("one", "first", "second")
-	at(s.Target, "apply", 1, func() error {
-		s.Target.Edit(s.there(id), desk.Fields{desk.Status: {"rejected"}})
-		s.Target.Edit(s.there(id), desk.Fields{desk.Status: {"open"}})
-		return noAnswer()
-	})
-	r := run(t, s.World, mainDelta)
-	s.Wait(time.Hour)
-	run(t, s.World, undo(r.ID))
-	s.field(id, desk.Status, "[open]")
+	for _, dies := range []bool{false, true} {
+		s := newStage(t)
+		s.Target.TellsTouched = true
+		full(t, s.World)
+		s.Wait(time.Hour)
+		id := s.ticket("one", "first", "second")
+		at(s.Target, "apply", 1, func() error {
+			s.Target.Edit(s.there(id), desk.Fields{desk.Status: {"rejected"}})
+			s.Target.Edit(s.there(id), desk.Fields{desk.Status: {"open"}})
+			return noAnswer()
+		})
+		s.Target.Lose = func(op string, _ desk.Ref) error {
+			if op == "apply" && dies {
+				dies = false
+				panic(deltatest.Crash{})
+			}
+			return nil
+		}
+		r := run(t, s.World, mainDelta)
+		s.Wait(time.Hour)
+		run(t, s.World, undo(r.ID))
+		s.field(id, desk.Status, "[open]")
+	}
+}
+
+// The desk opens a ticket again when an entry arrives, and people resolve it between two calls of one write, as the source has it. The
+// write says that again: whether whoever writes it dies then or not, and whether a later run writes to the ticket, it stays theirs, and an
+// undo does not take the ticket away from them.
+func TestRaceUndoOfPutBackBetweenCalls(t *testing.T) {
+	for _, then := range []string{"", "dies", "later"} {
+		s := newStage(t)
+		s.Target.TellsTouched = true
+		full(t, s.World)
+		s.Wait(time.Hour)
+		id := s.ticket("one", "first", "second")
+		s.Source.Say(id, true, desk.Author{Name: "Ann"}, "with a file", map[string][]byte{"a.txt": []byte("a")})
+		s.Source.Edit(ticket(id), desk.Fields{desk.Status: {"resolved"}})
+		s.Target.Meddle = func(f desk.Fields) { f[desk.Status] = desk.Value{"open"} }
+		calls := 0
+		s.Target.Lose = func(op string, _ desk.Ref) error {
+			if op != "apply" {
+				return nil
+			}
+			switch calls++; {
+			case calls == 1:
+				s.Target.Edit(s.there(id), desk.Fields{desk.Status: {"resolved"}})
+			case calls == 2 && then == "dies":
+				panic(deltatest.Crash{})
+			}
+			return nil
+		}
+		r := run(t, s.World, mainDelta)
+		if s.Target.Lose = nil; calls != 2 {
+			t.Fatalf("%q: %d calls", then, calls)
+		}
+		s.Wait(time.Hour)
+		if then == "later" {
+			s.say(id, "more")
+			later := run(t, s.World, mainDelta)
+			s.Wait(time.Hour)
+			run(t, s.World, undo(later.ID))
+		}
+		run(t, s.World, undo(r.ID))
+		s.field(id, desk.Status, "[resolved]")
+	}
 }
 
 // The create of a ticket loses its answer, and the source shows an entry to customers meanwhile. Who hides it in the target cannot be

@@ -124,7 +124,27 @@ func (e *Engine) between(ctx context.Context, w *work, now, after desk.Record, c
 		return &desk.Error{Op: "write target " + w.row.Target, Class: desk.ErrConflict, Said: "people changed " + string(f) + " between two calls"}
 	}
 	ch.Lock = after.Lock
+	if w.noteTheirs(seen) {
+		return e.saveRow(ctx, w)
+	}
 	return nil
+}
+
+// noteTheirs notes which fields that are about to be written again as they are people have set: the desk names us afterwards as the
+// one who had the last word, and they stay theirs. It tells whether the ledger has to be told.
+func (w *work) noteTheirs(now desk.Record) (noted bool) {
+	for f, put := range w.puts {
+		b, based := w.row.Fields[f]
+		if !now.Touched[f] || put == "" || put != now.Fields[f].Digest() || put == b.Left {
+			continue
+		}
+		w.row.Fields = maps.Clone(w.row.Fields)
+		if w.row.Fields == nil {
+			w.row.Fields = map[desk.Field]base{}
+		}
+		w.row.Fields[f], noted = b.leaving(put, based), true
+	}
+	return noted
 }
 
 // make creates a record that is not in the target, nor with the tickets that were merged into it.
@@ -321,6 +341,7 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 			}
 			intent[f] = b
 		}
+		w.noteTheirs(now)
 		if err := e.ensure(ctx, w, intent); err != nil { // from here on a cut-off goes on instead of looking
 			return err
 		}
@@ -580,7 +601,7 @@ func (e *Engine) rebase(w *work, m merge3, before, after desk.Record, merged boo
 				b = was
 			}
 		}
-		if t := after.Fields[f].Digest(); before.Touched[f] && m.Apply[f] == nil && t != "" && t == w.puts[f] { // people said the same
+		if t := after.Fields[f].Digest(); m.Apply[f] == nil && t != "" && t == old[f].Left { // people said the same
 			b = b.leaving(t, true)
 		}
 		b.Kept = accept[f] && slices.Contains(m.Kept, f)
