@@ -201,12 +201,15 @@ func (o *oracle) history(s, t *record, f desk.Field) string {
 }
 
 // changesOf is the history of a field without what changed nothing: writes of what was there, and what the desk's own
-// automation moved and the same write put back.
+// automation moved and the same write put back. Where it had moved the field to what the same write says, that is the write's change.
 func changesOf(r *record, f desk.Field) []edit {
 	var out []edit
 	for _, e := range r.hist[f] {
 		n := len(out)
 		switch {
+		case n > 0 && e.by == migration && out[n-1].by == automation && out[n-1].at.Equal(e.at) && out[n-1].val == e.val:
+			e.old = out[n-1].old
+			out[n-1] = e
 		case e.val == e.old && e.old != "":
 		case n > 0 && e.by == migration && out[n-1].by == migration && out[n-1].event && out[n-1].old == e.val: // a policy's tag, and gone again
 			out = out[:n-1]
