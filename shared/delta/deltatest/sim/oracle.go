@@ -121,8 +121,12 @@ func (o *oracle) ticket(s *record) {
 		w.occur("end/made again and again") // a person wanted several, and which one counts is theirs to know
 		return
 	}
-	t := all[len(all)-1] // where a person said: create it again, the later one counts
+	made := all
+	t := made[len(made)-1] // where a person said: create it again, the later one counts
 	for _, d := range o.decisionsOn(s.ref, "") {
+		if last := made[len(made)-1]; d.choice == delta.ChooseCreate && last.madeNo > d.no {
+			t, all = last, made // a person has answered again since (a ledger of an earlier day knows nothing of the first answer), and it was carried out
+		}
 		if x := w.dst.records[desk.Ref{Kind: desk.Ticket, ID: d.value}]; d.choice == delta.ChooseLink && x != nil && x.source == s.ref {
 			t = x // a person said so
 			if w.dst.survivor(x).live() {
