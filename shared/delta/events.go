@@ -89,24 +89,36 @@ func (e *Engine) lend(ctx context.Context, w *work) error {
 		if there.Ref.ID == "" || row.How == mergedThere {
 			continue
 		}
-		shown := map[string]desk.Entry{}
-		for _, en := range there.Entries {
-			if en.Marker != "" {
-				shown[en.Marker] = en
-			}
-		}
+		shown := w.shownIn(there)
 		for _, en := range w.want.Entries {
-			t, ok := shown[en.Marker]
+			k, ok := shown[en.ID]
 			if _, known := w.known[en.ID]; known || !ok && (row.Claim == nil || !slices.Contains(row.Claim.Adds, en.ID)) {
 				continue
 			}
 			w.lent[en.ID] = id
 			if w.known[en.ID] = newEntryRow(en, ""); ok {
-				w.known[en.ID] = foundEntryRow(en, t)
+				w.known[en.ID] = k
 			}
 		}
 	}
 	return nil
+}
+
+// shownIn returns which of w's entries a ticket of the target shows, where it shows whose they are.
+func (w *work) shownIn(there desk.Record) map[string]entryRow {
+	shown := map[string]desk.Entry{}
+	for _, en := range there.Entries {
+		if en.Marker != "" {
+			shown[en.Marker] = en
+		}
+	}
+	found := map[string]entryRow{}
+	for _, en := range w.want.Entries {
+		if t, ok := shown[en.Marker]; ok {
+			found[en.ID] = foundEntryRow(en, t)
+		}
+	}
+	return found
 }
 
 // seek looks for the ticket in the target of one that was merged into w's, where the ledger does not know it; row gets what it found.
@@ -151,12 +163,12 @@ const (
 )
 
 // mergeAliases carries merges of the source over: tickets that were merged into w's record and have targets of their own. It
-// is done before anything is added to the thread, so that what both targets hold is there once. It tells whether the target
-// is another one now.
+// is done before anything is added to the thread, so that what both targets hold is there once. now is w's target as it was read
+// before. It tells whether the target is another one now.
 //
 // Per ticket: the merge, then what the survivor's row knows of the thread, then the merged ticket's row. So as long as that
 // one does not say Into, the merge is looked at again.
-func (e *Engine) mergeAliases(ctx context.Context, w *work) (moved bool, err error) {
+func (e *Engine) mergeAliases(ctx context.Context, w *work, now desk.Record) (moved bool, err error) {
 	all := w.aliases()
 	for _, id := range all {
 		ref := desk.Ref{Kind: w.ref.Kind, ID: id}
@@ -187,12 +199,14 @@ func (e *Engine) mergeAliases(ctx context.Context, w *work) (moved bool, err err
 				return moved, err
 			}
 		}
+		var found map[string]entryRow // entries of it that the ledger does not know
 		if w.unknown(row) {
 			if _, ok := e.Target.(desk.Finder); ok {
-				_, others, err := e.seek(ctx, w, ref, &row)
+				there, others, err := e.seek(ctx, w, ref, &row)
 				if err != nil {
 					return moved, err
 				}
+				found = w.shownIn(there)
 				if len(others) > 0 {
 					w.losses = append(w.losses, desk.Loss{Class: "in-doubt", What: fmt.Sprintf("%s, which was merged in the source since, is in the target more than once; besides %s, which was seen to, there is %s", ref, row.Target, strings.Join(few(others), ", "))})
 				}
@@ -200,7 +214,7 @@ func (e *Engine) mergeAliases(ctx context.Context, w *work) (moved bool, err err
 				w.losses = append(w.losses, desk.Loss{Class: "in-doubt", What: ref.String() + " may have been created before an answer was lost, and was merged in the source since; this target cannot be searched for it"})
 			}
 		}
-		did, how, left, err := e.mergeTarget(ctx, w, ref, &row)
+		did, how, left, err := e.mergeTarget(ctx, w, ref, &row, now)
 		if err != nil {
 			return moved, fmt.Errorf("carry over that %s was merged into %s: %w", ref, w.ref, err)
 		}
@@ -237,8 +251,13 @@ func (e *Engine) mergeAliases(ctx context.Context, w *work) (moved bool, err err
 			if r.Open = nil; how == apart {
 				r.Open = row.doubtful() // should the source take it out again
 			}
-			if how == nowhere {
+			switch {
+			case how == nowhere:
 				r.Entries = nil
+			case how == apart && len(found) > 0: // what the source does to them is done to these copies, too
+				if err := e.keepEntries(ctx, &work{ref: ref, known: found, fresh: slices.Sorted(maps.Keys(found))}, r); err != nil {
+					return err
+				}
 			}
 			r.trace(Trace{At: e.Now().UTC(), Run: w.run.ID, Seen: w.it.Stamp.At, Outcome: OutUpdated, Why: "merged into " + w.ref.String(), Blind: true})
 			return nil
@@ -257,17 +276,13 @@ func (e *Engine) mergeAliases(ctx context.Context, w *work) (moved bool, err err
 // mergeTarget does to the target of a merged ticket what the policy says, and tells where its thread is afterwards. Where the
 // target's people have merged both already, either way round, there is nothing to do; where they merged it into a third
 // ticket, that one is left alone. Two that show the same entry, because the merge was not followed before, stay apart.
-func (e *Engine) mergeTarget(ctx context.Context, w *work, ref desk.Ref, row *ledgerRow) (did bool, how joint, left desk.Fields, err error) {
+func (e *Engine) mergeTarget(ctx context.Context, w *work, ref desk.Ref, row *ledgerRow, now desk.Record) (did bool, how joint, left desk.Fields, err error) {
 	if row.Target == "" || row.Into != "" && !row.Apart {
 		return false, nowhere, nil, nil // it never had a ticket, or left it behind in the one it was merged into before
 	}
-	twice, err := e.wouldDouble(ctx, w, ref)
-	if err != nil {
-		return false, apart, nil, err
-	}
 	from := desk.Ref{Kind: ref.Kind, ID: row.Target}
 	old, err := e.Target.Read(ctx, from)
-	switch m, can := e.Target.(desk.Merger); {
+	switch {
 	case errors.Is(err, desk.ErrNotFound):
 		return false, nowhere, nil, e.settled(*row) // what a desk does not show yet is not gone
 	case err != nil:
@@ -279,6 +294,12 @@ func (e *Engine) mergeTarget(ctx context.Context, w *work, ref desk.Ref, row *le
 		return false, apart, nil, nil
 	case row.How == mergedThere, row.Into != "":
 		return false, apart, nil, nil
+	}
+	twice, err := e.wouldDouble(ctx, w, ref, now, old)
+	if err != nil {
+		return false, apart, nil, err
+	}
+	switch m, can := e.Target.(desk.Merger); {
 	case e.mig.OnMerged == Mirror && can && !twice && w.run.Dry:
 		return true, together, nil, nil
 	case e.mig.OnMerged == Mirror && can && !twice:
@@ -313,8 +334,16 @@ func (e *Engine) mergeTarget(ctx context.Context, w *work, ref desk.Ref, row *le
 	return false, apart, left, err
 }
 
-// wouldDouble tells whether w's own ticket in the target shows an entry that the ticket of ref shows, too.
-func (e *Engine) wouldDouble(ctx context.Context, w *work, ref desk.Ref) (bool, error) {
+// wouldDouble tells whether w's own ticket in the target, now, shows an entry that the ticket of ref, old, shows, too. The ledger may be of
+// an earlier day and not know it of either.
+func (e *Engine) wouldDouble(ctx context.Context, w *work, ref desk.Ref, now, old desk.Record) (bool, error) {
+	shown := map[string]bool{}
+	for _, en := range now.Entries {
+		shown[en.Marker] = shown[en.Marker] || en.Marker != "" && !emptied(en)
+	}
+	if slices.ContainsFunc(old.Entries, func(en desk.Entry) bool { return shown[en.Marker] && !emptied(en) }) {
+		return true, nil
+	}
 	theirs, err := e.entriesOf(ctx, ref, &ledgerRow{})
 	for id, k := range theirs {
 		if own, ok := w.known[id]; ok && w.lent[id] == "" && own.readable() && k.readable() {
@@ -897,10 +926,6 @@ func (e *Engine) rehearse(ctx context.Context, w *work) error {
 	if w.row.Into != "" && !w.row.Apart {
 		w.row.Target = "" // it was merged, and is not any more
 	}
-	merges, err := e.toMerge(ctx, w)
-	if err != nil {
-		return err
-	}
 	adopted := false
 	if w.row.Target == "" || w.row.How == "fallback" {
 		id, how, err := e.find(ctx, w, w.run.adopted() || w.row.Claim != nil)
@@ -912,6 +937,10 @@ func (e *Engine) rehearse(ctx context.Context, w *work) error {
 		case id != "" && w.ref.Kind != desk.Ticket:
 			w.finish(OutUnchanged, "would be linked to a record that is there ("+how+")")
 		case id == "":
+			merges, err := e.toMerge(ctx, w, desk.Record{})
+			if err != nil {
+				return err
+			}
 			w.finish(OutCreated, would(append([]string{"be created"}, merges...)))
 		default:
 			w.row.Target, w.row.How, adopted = id, how, true
@@ -929,6 +958,10 @@ func (e *Engine) rehearse(ctx context.Context, w *work) error {
 	}
 	if now.Ref.ID != w.row.Target && now.Ref.ID != "" {
 		w.row.Target, w.row.How = now.Ref.ID, mergedThere
+	}
+	parts, err := e.toMerge(ctx, w, now)
+	if err != nil {
+		return err
 	}
 	defs, err := e.definitions(ctx)
 	if err != nil {
@@ -958,7 +991,6 @@ func (e *Engine) rehearse(ctx context.Context, w *work) error {
 		}
 	}
 	w.held.Fields = m.Held
-	parts := merges
 	for _, p := range []struct {
 		verb, one, more string
 		n               int
@@ -1000,8 +1032,8 @@ func (e *Engine) rehearseGone(ctx context.Context, w *work) error {
 	return nil
 }
 
-// toMerge says which tickets of the target a run would merge into w's.
-func (e *Engine) toMerge(ctx context.Context, w *work) (parts []string, err error) {
+// toMerge says which tickets of the target a run would merge into w's, which is now.
+func (e *Engine) toMerge(ctx context.Context, w *work, now desk.Record) (parts []string, err error) {
 	all := w.aliases()
 	for _, id := range all {
 		ref := desk.Ref{Kind: w.ref.Kind, ID: id}
@@ -1012,7 +1044,7 @@ func (e *Engine) toMerge(ctx context.Context, w *work) (parts []string, err erro
 		if row.Into == w.ref.ID || row.Into != "" && slices.Contains(all, row.Into) {
 			continue
 		}
-		did, _, _, err := e.mergeTarget(ctx, w, ref, &row)
+		did, _, _, err := e.mergeTarget(ctx, w, ref, &row, now)
 		if err != nil {
 			return nil, err
 		}

@@ -1594,6 +1594,49 @@ func TestRaceRestoredMerge(t *testing.T) {
 	}
 }
 
+// A ticket was merged into one outside of the scope, which came in later with all of the thread, and the ledger is of the day before. Both
+// have a ticket of their own in the target, as before: merged now, the entry would be there twice, and a redaction would reach only one.
+func TestRaceRestoredMergeApart(t *testing.T) {
+	for _, known := range []bool{true, false} { // does the ledger know the ticket that was merged?
+		s := newStage(t)
+		s.Migration.OnMerged = delta.Mirror
+		restarted := delta.Request{Kind: delta.Full, Scope: "support", Restart: true}
+		support := delta.Request{Kind: delta.Delta, Window: "support"}
+		b := s.ticket("b", "of b")
+		s.Source.Edit(ticket(b), desk.Fields{desk.Group: {"Sales"}})
+		run(t, s.World, restarted)
+		day := s.Store.Snapshot()
+		s.Wait(time.Hour)
+		a := s.ticket("a", "of a")
+		run(t, s.World, support)
+		if known {
+			day = s.Store.Snapshot()
+		}
+		s.Wait(time.Hour)
+		s.Source.Join(ticket(a), ticket(b))
+		run(t, s.World, support)
+		s.Source.Edit(ticket(b), desk.Fields{desk.Group: {"Support"}})
+		run(t, s.World, support)
+		s.thread(a, "of a")
+		s.thread(b, "of b", "of a")
+		s.Store.Restore(day)
+		s.Restart()
+		s.Wait(time.Hour)
+		restarted.Adopt, restarted.Dry = true, true
+		for _, x := range reportOf(t, s.World, run(t, s.World, restarted).ID).Would {
+			t.Errorf("a rehearsal says of %s: %s", x.Record, x.What)
+		}
+		restarted.Dry = false
+		run(t, s.World, restarted)
+		s.thread(b, "of b", "of a")
+		s.Source.Redact(b, 1)
+		run(t, s.World, support)
+		s.thread(a, takenText)
+		s.thread(b, "of b", "(redacted)")
+		s.nothingHeld()
+	}
+}
+
 // A create is open, and the source merges the ticket into one that does not move; the policy leaves such tickets alone.
 func TestRaceOpenCreateMergedIgnored(t *testing.T) {
 	s := newStage(t)

@@ -14,6 +14,11 @@ import (
 // takenText is what a copy says whose original is no longer in its ticket.
 const takenText = "[This entry is no longer part of this ticket in the previous help desk.]"
 
+// emptied tells whether an entry of the target is such a copy.
+func emptied(en desk.Entry) bool {
+	return wordsDigest(en) == wordsDigest(desk.Entry{Body: takenText})
+}
+
 // copied is one entry that was copied, as all sides see it.
 type copied struct {
 	id    string

@@ -266,7 +266,7 @@ func (e *Engine) converge(ctx, intake context.Context, w *work, now desk.Record,
 		}
 	}
 	before := now
-	moved, err := e.mergeAliases(ctx, w)
+	moved, err := e.mergeAliases(ctx, w, now)
 	if err == nil && moved {
 		now, tags, err = e.again(ctx, w)
 	}
