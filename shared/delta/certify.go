@@ -32,7 +32,7 @@ func (e *Engine) storeCertificate(ctx context.Context, run Run) error {
 }
 
 func (e *Engine) certificateKey(run Run) string {
-	return fmt.Sprintf("reports/%s/%s-%d.certificate.ndjson", e.mig.ID, run.ID, run.Ended.Unix())
+	return fmt.Sprintf(reportsPrefix+"%s/%s-%d.certificate.ndjson", e.mig.ID, run.ID, run.Ended.Unix())
 }
 
 func (e *Engine) certificateHeader(run Run) certificate.Header {

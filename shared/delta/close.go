@@ -415,7 +415,7 @@ func (e *Engine) storeReport(ctx context.Context, id string) error {
 	if err != nil {
 		return fmt.Errorf("report of run %s: %w", id, err)
 	}
-	key := fmt.Sprintf("reports/%s/%s-%d.json", e.mig.ID, id, rep.Ended.Unix()) // a run that was continued ends again
+	key := fmt.Sprintf(reportsPrefix+"%s/%s-%d.json", e.mig.ID, id, rep.Ended.Unix()) // a run that was continued ends again
 	if _, err := e.Objects.Put(ctx, key, bytes.NewReader(body)); err != nil && !errors.Is(err, ErrExists) {
 		return fmt.Errorf("keep the report of run %s: %w", id, err)
 	}

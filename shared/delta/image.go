@@ -56,7 +56,7 @@ type imageRow struct {
 }
 
 func (e *Engine) imageObject(run, digest string) string {
-	return fmt.Sprintf("undo/%s/%s/%s.json", e.mig.ID, run, digest)
+	return fmt.Sprintf(undoPrefix+"%s/%s/%s.json", e.mig.ID, run, digest)
 }
 
 // before keeps what a record of the target is before this run writes to it. Its place is between the claim and the write:

@@ -267,7 +267,7 @@ func (e *Engine) putPage(ctx context.Context, run *Run, row pageRow, entries []p
 	}
 	if len(entries) > 0 {
 		// The key names the content: the same page listed again after a cut-off may hold something else.
-		row.Object = fmt.Sprintf("plan/%s/%s/%06d-%s.json", e.mig.ID, run.ID, row.No, digestJSON(entries))
+		row.Object = fmt.Sprintf(planPrefix+"%s/%s/%06d-%s.json", e.mig.ID, run.ID, row.No, digestJSON(entries))
 		if err := e.keepObject(ctx, row.Object, entries); err != nil {
 			return row, fmt.Errorf("keep plan page %d of run %s: %w", row.No, run.ID, err)
 		}

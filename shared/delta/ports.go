@@ -91,6 +91,28 @@ type Objects interface {
 	Open(ctx context.Context, key string) (io.ReadCloser, Info, error)
 }
 
+// The first parts of the engine's object keys. How long objects are kept goes by them.
+const (
+	stagingPrefix = "staging/"
+	undoPrefix    = "undo/"
+	planPrefix    = "plan/"
+	reportsPrefix = "reports/"
+)
+
+// ObjectPrefix is a first part of object keys.
+type ObjectPrefix struct {
+	Name string // with the slash
+	// Kept is how long its objects are kept; nothing is read of an older one.
+	Kept time.Duration
+}
+
+// ObjectPrefixes are the first parts of all keys under which the engine keeps objects. A store expires objects by them. For
+// staging/ another time may be set.
+func ObjectPrefixes() []ObjectPrefix {
+	const day = 24 * time.Hour
+	return []ObjectPrefix{{stagingPrefix, 10 * day}, {undoPrefix, UndoKept}, {planPrefix, 90 * day}, {reportsPrefix, 90 * day}}
+}
+
 // Info describes an object.
 type Info struct {
 	Size   int64

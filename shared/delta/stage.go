@@ -41,7 +41,7 @@ func (e *Engine) stageRaw(ctx context.Context, jobs []*work) error {
 	if err := z.Close(); err != nil {
 		return fmt.Errorf("stage %d records: %w", len(recs), err)
 	}
-	key := fmt.Sprintf("staging/%s/raw/%s-%s.json.gz", e.mig.ID, jobs[0].m.Run, e.NewID())
+	key := fmt.Sprintf(stagingPrefix+"%s/raw/%s-%s.json.gz", e.mig.ID, jobs[0].m.Run, e.NewID())
 	if _, err := e.Objects.Put(ctx, key, &b); err != nil {
 		return fmt.Errorf("stage %d records: %w", len(recs), err)
 	}
@@ -83,9 +83,9 @@ func (e *Engine) stageFile(ctx context.Context, w *work, entry string, f desk.Fi
 		of = append(of, w.rec.Stamp)
 	}
 	same := digestJSON(of)
-	key := fmt.Sprintf("staging/%s/files/%s/%s", e.mig.ID, same, keyID(f.ID))
+	key := fmt.Sprintf(stagingPrefix+"%s/files/%s/%s", e.mig.ID, same, keyID(f.ID))
 	if len(key) > 400 {
-		key = fmt.Sprintf("staging/%s/files/%s", e.mig.ID, same)
+		key = fmt.Sprintf(stagingPrefix+"%s/files/%s", e.mig.ID, same)
 	}
 	if r, info, err := e.Objects.Open(ctx, key); err == nil {
 		return info, key, r.Close()

@@ -261,7 +261,7 @@ func (e *Engine) surveyLedger(ctx context.Context, run *Run, pages []pageRow, at
 func (e *Engine) putSurvey(ctx context.Context, run *Run, row pageRow, ids surveyIDs) (pageRow, error) {
 	row.Survey.At = e.Now().UTC()
 	if len(ids.IDs)+len(ids.Left) > 0 {
-		row.Survey.IDs = fmt.Sprintf("plan/%s/%s/%06d-ids-%s.json", e.mig.ID, run.ID, row.No, digestJSON(ids))
+		row.Survey.IDs = fmt.Sprintf(planPrefix+"%s/%s/%06d-ids-%s.json", e.mig.ID, run.ID, row.No, digestJSON(ids))
 		if err := e.keepObject(ctx, row.Survey.IDs, ids); err != nil {
 			return row, fmt.Errorf("keep survey page %d of run %s: %w", row.No, run.ID, err)
 		}
