@@ -93,6 +93,7 @@ func (f *far) Do(req *http.Request) (*http.Response, error) {
 		body = string(b)
 	}
 	res := &http.Response{StatusCode: max(a.status, 200), Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body)), ContentLength: int64(len(body)), Request: req}
+	res.Header.Set("Content-Length", fmt.Sprint(len(body)))
 	if a.cut {
 		res.Body = io.NopCloser(io.MultiReader(strings.NewReader(body), iotest.ErrReader(io.ErrUnexpectedEOF)))
 	}
