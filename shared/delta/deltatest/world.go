@@ -22,6 +22,8 @@ type World struct {
 	Laptop bool
 	// Disorder doubles, drops, delays and shuffles messages, by this seed; 0 delivers each once and in order.
 	Disorder uint64
+	// Ports, when set, gives each process that is started its table and its objects, in the place of Store.
+	Ports func() (delta.Rows, delta.Objects)
 	// Between, when set, stands between the engine and the table.
 	Between func(delta.Rows) delta.Rows
 
@@ -68,14 +70,18 @@ func (w *World) Engine() *delta.Engine {
 	if w.Laptop {
 		session = fmt.Sprintf("process-%d", w.process)
 	}
-	rows := w.Effects.Rows(w.Store.Rows())
+	rows, objects := w.Store.Rows(), w.Store.Objects()
+	if w.Ports != nil {
+		rows, objects = w.Ports()
+	}
+	rows = w.Effects.Rows(rows)
 	if w.Between != nil {
 		rows = w.Between(rows)
 	}
 	e, err := delta.New(delta.Config{
 		Migration: w.Migration, SourceID: "old", TargetID: "new", Source: w.Source.AsSource(), Target: w.Effects.Target(w.Target.AsTarget()),
 		SourceSide: w.Source.Traits(), TargetSide: w.Target.Traits(),
-		Rows: rows, Objects: w.Effects.Objects(w.Store.Objects()), Queue: w.Effects.Queue(w.queue),
+		Rows: rows, Objects: w.Effects.Objects(objects), Queue: w.Effects.Queue(w.queue),
 		Now: w.Clock, NewID: func() string { w.ids++; return fmt.Sprintf("%026d", w.ids) }, Session: session,
 	})
 	if err != nil {
