@@ -4,7 +4,7 @@ SHELL = /bin/bash
 GO ?= go
 LINT = $(GO) tool -modfile=tools.mod golangci-lint
 
-.PHONY: help build test lint race crash simulate simulate-bugs model fuzz test-rt soak golden verify clean
+.PHONY: help build test lint race crash simulate simulate-bugs model fuzz test-rt soak test-aws golden verify clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -45,6 +45,9 @@ test-rt: ## two real Request Trackers (Debian, root): full run, deltas with peop
 	DESKTEST_NO_SKIP=1 $(GO) test -tags rt -count=1 -timeout 20m -run RT ./connectors/requesttracker
 	$(GO) test -tags rt -count=1 -timeout 20m ./connectors/requesttracker/rttest
 	$(GO) test -tags rt -count=1 -timeout 40m -v -run TestRequestTracker ./functions/local
+
+test-aws: ## the store over DynamoDB, S3 and SQS, played by moto and ElasticMQ: suite, crash explorer, calls per ticket, a large file (Python; a JDK and Maven where there are)
+	GO="$(GO)" infra/test/aws.sh infra/test/store.sh
 
 SOAK = 10m
 soak: ## two windows served every minute for SOAK (10m) while people work on two real Request Trackers (Debian, root)

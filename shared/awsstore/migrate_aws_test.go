@@ -54,7 +54,9 @@ func folder(t *testing.T, dir string, n int, file *desk.File) {
 	}
 }
 
-func config(dir string) desk.Config { return desk.Config{"folder": dir, "fsync": "false", "page_size": "1000"} }
+func config(dir string) desk.Config {
+	return desk.Config{"folder": dir, "fsync": "false", "page_size": "1000"}
+}
 
 func openTarget(t *testing.T, dir string) desk.Target {
 	t.Helper()
@@ -149,6 +151,20 @@ func sum(calls map[string]int) (n int) {
 	return n
 }
 
+// What a new ticket without files takes, by the bars that are derived in the design: two writes of its ledger row (claim and
+// commit), and by tens the outcome rows, the raw records and the messages. A row is about a kilobyte, so a write is a unit,
+// and each outcome row is one.
+const (
+	leastCalls = 2 + 0.1 + 0.1 + 0.1
+	leastUnits = 2 + 1
+	// The engine also reads the outcome row and the ledger row of each message, and the run of each batch.
+	engineReads = 1 + 1 + 0.1
+	slack       = 1.15
+	// What a run takes however many tickets it has, and a delta without changes.
+	mostPerRun  = 64
+	mostForNone = 13
+)
+
 // TestCallsPerTicket counts what a full run sends for each ticket, beside what it sends for each run, and what a delta without
 // changes sends.
 func TestCallsPerTicket(t *testing.T) {
@@ -161,13 +177,22 @@ func TestCallsPerTicket(t *testing.T) {
 		c := newCloud(t, cfg, awstest.Stack(t, cfg), from, filepath.Join(t.TempDir(), "new"))
 		by, w := c.run(t, delta.Request{Kind: delta.Full, Scope: "all"})
 		calls[n], units[n] = sum(by), w
-		t.Logf("%d tickets: calls=%d units=%g, per ticket %.2f and %.2f: %v", n, calls[n], w, float64(calls[n])/float64(n), w/float64(n), by)
+		t.Logf("%d tickets: calls=%d (%.2f a ticket) write units=%g (%.2f a ticket): %v", n, calls[n], float64(calls[n])/float64(n), w, w/float64(n), by)
+		if got := w / float64(n); got > slack*leastUnits {
+			t.Errorf("%d tickets: %.2f write units a ticket; want at most %.2f", n, got, slack*leastUnits)
+		}
 		by, _ = c.run(t, delta.Request{Kind: delta.Delta, Window: "main"})
 		t.Logf("a delta without changes: calls=%d: %v", sum(by), by)
+		if sum(by) > mostForNone || by["s3.PutObject"]+by["sqs.SendMessageBatch"]+by["dynamodb.BatchWriteItem"] > 0 {
+			t.Errorf("a delta without changes: %v; want at most %d calls, no object, no message and no outcome", by, mostForNone)
+		}
 	}
 	perTicket := float64(calls[large]-calls[small]) / (large - small)
-	unitsPerTicket := (units[large] - units[small]) / (large - small)
-	t.Logf("calls per ticket %.2f, write units per ticket %.2f", perTicket, unitsPerTicket)
+	perRun := float64(calls[small]) - small*perTicket
+	t.Logf("calls: %.2f for each ticket (least %.2f; the engine reads %.2f more), %.0f for each run", perTicket, leastCalls, engineReads, perRun)
+	if perTicket > slack*leastCalls+engineReads || perRun > mostPerRun {
+		t.Errorf("%.2f calls for each ticket and %.0f for each run; want at most %.2f and %d", perTicket, perRun, slack*leastCalls+engineReads, mostPerRun)
+	}
 }
 
 // TestLargeFile moves a ticket with a file of 200 MB, in a process of its own with a small heap.

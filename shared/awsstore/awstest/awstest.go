@@ -19,6 +19,7 @@ import (
 	s3types "github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	sqstypes "github.com/aws/aws-sdk-go-v2/service/sqs/types"
+	"github.com/aws/smithy-go/logging"
 
 	"github.com/deltadesk/deltadesk/shared/awsstore"
 	"github.com/deltadesk/deltadesk/shared/delta"
@@ -34,7 +35,7 @@ func AWS(t testing.TB) aws.Config {
 			t.Fatalf("%s is not set; run `make test-aws`, which starts servers and says where they are", name)
 		}
 	}
-	cfg, err := config.LoadDefaultConfig(t.Context())
+	cfg, err := config.LoadDefaultConfig(t.Context(), config.WithLogger(logging.Nop{}))
 	if err != nil {
 		t.Fatal(err)
 	}
