@@ -54,6 +54,7 @@ func TestPutLostAnswer(t *testing.T) {
 		{"lost, throttled, and what is there is ours", []reply{lost, slow}, ours, done},
 		{"lost, and what is there is another's", []reply{lost}, theirs, doubt},
 		{"lost, and the same version is another's", []reply{lost}, sameVersion, doubt},
+		{"lost, and the same body is another's", []reply{lost}, replies(failed(400, "ConditionalCheckFailedException", "Item", stored("p", "s", "99", `"mine"`))), doubt},
 		{"lost, and nothing is there", []reply{lost}, gone, doubt},
 		{"failed inside, and what is there is another's", []reply{broken}, theirs, doubt},
 		{"throttled, which is an answer, and somebody was faster", []reply{slow, slow}, theirs, stale},

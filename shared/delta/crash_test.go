@@ -5,6 +5,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -227,6 +228,28 @@ func TestUndisturbed(t *testing.T) {
 		if len(all) != 1 {
 			t.Errorf("%s is %d times in the target", ref, len(all))
 		}
+	}
+}
+
+// TestObjectPrefixes: every object lies under one of the prefixes by which a store expires them, and each is in use.
+func TestObjectPrefixes(t *testing.T) {
+	w, err := play(true, 0, nil, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	used := map[string]int{}
+	for _, key := range w.Store.ObjectsWith("", "") {
+		first, _, _ := strings.Cut(key, "/")
+		used[first+"/"]++
+	}
+	for _, p := range delta.ObjectPrefixes() {
+		if used[p.Name] == 0 {
+			t.Errorf("no object lies under %s", p.Name)
+		}
+		delete(used, p.Name)
+	}
+	for first, n := range used {
+		t.Errorf("%d objects lie under %s, which is no prefix with a time for which it is kept", n, first)
 	}
 }
 
